@@ -1,0 +1,49 @@
+//! What the three programs agree on: names, ports, ids. It has no dependencies, so that each of them can
+//! hold it without holding the others.
+//!
+//! The values are Istio's, so that a manifest or a dashboard written for Istio keeps working.
+
+/// Name of the init container that programs capture.
+pub const INIT_CONTAINER: &str = "istio-init";
+/// Name of the sidecar container.
+pub const PROXY_CONTAINER: &str = "istio-proxy";
+
+/// User id that the proxy runs as. Capture lets this user's own traffic through.
+pub const PROXY_UID: u32 = 1337;
+/// Group id that the proxy runs as. Capture lets this group's own traffic through.
+pub const PROXY_GID: u32 = 1337;
+
+/// TCP port of the proxy's admin interface, loopback only.
+pub const ADMIN_PORT: u16 = 15000;
+/// TCP port to which outbound connections are turned.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// TCP port to which inbound connections are turned.
+pub const INBOUND_PORT: u16 = 15006;
+/// TCP port of tunnelled inbound traffic (HBONE).
+pub const TUNNEL_PORT: u16 = 15008;
+/// TCP port of the agent: merged metrics, application probes.
+pub const AGENT_PORT: u16 = 15020;
+/// TCP port of the proxy's readiness.
+pub const READINESS_PORT: u16 = 15021;
+/// HTTP path of the proxy's readiness on [`READINESS_PORT`].
+pub const READINESS_PATH: &str = "/healthz/ready";
+/// TCP and UDP port of captured DNS.
+pub const DNS_PORT: u16 = 15053;
+/// TCP port of the proxy's own metrics.
+pub const METRICS_PORT: u16 = 15090;
+/// HTTP path of metrics on [`METRICS_PORT`] and [`AGENT_PORT`].
+pub const METRICS_PATH: &str = "/stats/prometheus";
+
+/// Source address of connections that the proxy opens to the application, IPv4. Capture lets them through.
+pub const INBOUND_SOURCE_V4: &str = "127.0.0.6";
+/// Source address of connections that the proxy opens to the application, IPv6. Capture lets them through.
+pub const INBOUND_SOURCE_V6: &str = "::6";
+
+/// Label of a namespace that asks for injection (`enabled`) or forbids it (`disabled`).
+pub const NAMESPACE_LABEL: &str = "istio-injection";
+/// Label or annotation of a pod that asks for injection (`true`) or forbids it (`false`). The label wins.
+pub const INJECT_KEY: &str = "sidecar.istio.io/inject";
+/// Annotation that records a finished injection.
+pub const STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
+/// Label of a namespace or pod that chooses a revision; label of nothing else.
+pub const REVISION_LABEL: &str = "istio.io/rev";

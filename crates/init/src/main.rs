@@ -1,0 +1,2 @@
+//! outrigger-init.
+fn main() {}

@@ -1,0 +1,2 @@
+//! outrigger-proxy.
+fn main() {}
