@@ -1,1 +1,15 @@
-//! The library of the injector.
+//! The injector as a library: rooms in the order in which data flows.
+//!
+//! ```text
+//! settings ─┐
+//!           ├─> policy ──> template ──> merge ──> injection ──> patch
+//! pod ──────┘
+//! ```
+//!
+//! The thinking is pure ([`policy`], [`merge`], [`patch`], [`yaml`]); files, sockets and clocks are met only
+//! in [`settings`] and in the rooms that hang from the command line.
+
+pub mod injection;
+pub mod policy;
+pub mod settings;
+pub mod yaml;

@@ -1,0 +1,293 @@
+//! What the operator configures. Loads and validates; knows nothing of HTTP or clusters.
+//!
+//! One YAML document, `apiVersion: outrigger.dev/v1alpha1`, `kind: InjectorConfig`. It is strict: an unknown
+//! field is an error that names its line. All errors are reported at once.
+
+mod selector;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::policy::Policy;
+use crate::yaml;
+pub use selector::Selector;
+
+/// `apiVersion` of the document.
+pub const API_VERSION: &str = "outrigger.dev/v1alpha1";
+/// `kind` of the document.
+pub const KIND: &str = "InjectorConfig";
+
+/// Namespaces that are never injected: the cluster's own.
+pub const EXEMPT_NAMESPACES: [&str; 4] =
+    ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+/// Namespace of the installation, where nothing else is said.
+pub const INSTALLATION_NAMESPACE: &str = "outrigger-system";
+
+/// Why settings are refused: one line a problem, each with its place.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the settings {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The document is refused.
+    #[error("{place}: {}", problems.join(&format!("\n{place}: ")))]
+    Invalid {
+        /// File or object.
+        place: String,
+        /// One line a problem, with line and column where known.
+        problems: Vec<String>,
+    },
+}
+
+/// When the sidecar is a native one (an init container with `restartPolicy: Always`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NativeSidecars {
+    /// Where every node has them: `kubernetesVersion` decides.
+    #[default]
+    Auto,
+    /// Always.
+    True,
+    /// Never.
+    False,
+}
+
+impl<'de> Deserialize<'de> for NativeSidecars {
+    /// `auto`, or a boolean, plain or quoted.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Bool(true) => Ok(Self::True),
+            Value::Bool(false) => Ok(Self::False),
+            Value::String(s) if s == "auto" || s.is_empty() => Ok(Self::Auto),
+            Value::String(s) if s == "true" => Ok(Self::True),
+            Value::String(s) if s == "false" => Ok(Self::False),
+            other => Err(serde::de::Error::custom(format!("{other} is none of auto, true, false"))),
+        }
+    }
+}
+
+/// A Kubernetes version, `1.34`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KubernetesVersion {
+    /// `1` of `1.34`.
+    pub major: u32,
+    /// `34` of `1.34`.
+    pub minor: u32,
+}
+
+impl std::str::FromStr for KubernetesVersion {
+    type Err = String;
+
+    /// `1.34`, `v1.34.4`, `1.34+`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.trim_start_matches('v').split('.');
+        let mut number = || {
+            let digits: String = parts.next()?.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        };
+        match (number(), number()) {
+            (Some(major), Some(minor)) => Ok(Self { major, minor }),
+            _ => Err(format!("{text:?} is no Kubernetes version; write it as 1.34")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KubernetesVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match Value::deserialize(deserializer)? {
+            Value::String(text) => text,
+            // 1.34 without quotes is a number; 1.30 would have lost its zero.
+            other => {
+                return Err(serde::de::Error::custom(format!("{other} must be quoted, as in \"1.34\"")));
+            }
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The settings, as DESIGN gives them; every field may be left out.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    api_version: String,
+    kind: String,
+    /// The mesh-wide default. Default: `enabled`.
+    pub policy: Policy,
+    /// Namespaces that are looked at; `""` is every namespace. Default: `[""]`. Not together with
+    /// `excludeNamespaces`.
+    pub namespaces: Vec<String>,
+    /// Namespaces that are left alone.
+    pub exclude_namespaces: Vec<String>,
+    /// Pods whose labels match one of these are not injected unless they ask for it.
+    pub never_inject_selector: Vec<Selector>,
+    /// Pods whose labels match one of these are injected unless they refuse it.
+    pub always_inject_selector: Vec<Selector>,
+    /// Annotations that every injected pod gets.
+    pub injected_annotations: BTreeMap<String, String>,
+    /// Name of a pack that comes with Outrigger, or a folder. Default: `outrigger`.
+    pub pack: String,
+    /// Templates of a pod that names none. Default: `[sidecar]`.
+    pub default_templates: Vec<String>,
+    /// More templates by name, as text.
+    pub templates: BTreeMap<String, String>,
+    /// A name for several templates.
+    pub aliases: BTreeMap<String, Vec<String>>,
+    /// Name of this installation's revision. Default: `default`.
+    pub revision: String,
+    /// Whether sidecars are native ones. Default: `auto`.
+    pub native_sidecars: NativeSidecars,
+    /// The oldest kubelet of the cluster. Default: `1.34`.
+    pub kubernetes_version: KubernetesVersion,
+    /// `openshift`, or empty.
+    pub platform: String,
+    /// `fips-140-3`, or empty.
+    pub compliance_policy: String,
+    /// For the pack's templates, over the pack's defaults.
+    pub values: Map<String, Value>,
+    /// As in Istio's mesh ConfigMap.
+    pub mesh_config: Map<String, Value>,
+    /// Namespace of this installation, which is never injected. Default: `outrigger-system`.
+    pub installation_namespace: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            policy: Policy::Enabled,
+            namespaces: vec![String::new()],
+            exclude_namespaces: Vec::new(),
+            never_inject_selector: Vec::new(),
+            always_inject_selector: Vec::new(),
+            injected_annotations: BTreeMap::new(),
+            pack: "outrigger".to_owned(),
+            default_templates: vec!["sidecar".to_owned()],
+            templates: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            revision: "default".to_owned(),
+            native_sidecars: NativeSidecars::Auto,
+            kubernetes_version: KubernetesVersion { major: 1, minor: 34 },
+            platform: String::new(),
+            compliance_policy: String::new(),
+            values: Map::new(),
+            mesh_config: Map::new(),
+            installation_namespace: INSTALLATION_NAMESPACE.to_owned(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or [`Settings::parse`] refuses it.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads and validates a document; `place` names it in errors.
+    ///
+    /// # Errors
+    /// No YAML, an unknown field, a value of the wrong kind, or values that contradict each other: each with
+    /// its line.
+    pub fn parse(text: &str, place: &str) -> Result<Self, Error> {
+        let refuse = |problem: String| Error::Invalid { place: place.to_owned(), problems: vec![problem] };
+        let (mut value, positions) = yaml::parse_with_positions(text).map_err(|e| refuse(e.to_string()))?;
+        if value.is_null() {
+            value = Value::Object(Map::new());
+        }
+        let settings: Self = serde_path_to_error::deserialize(value).map_err(|e| {
+            let (field, pointer) = field_path(e.path());
+            let at = positions.get(&pointer).map(|(line, column)| format!("line {line}, column {column}: "));
+            refuse(format!("{}{field}: {}", at.unwrap_or_default(), e.inner()))
+        })?;
+        let problems = settings.problems(&positions);
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(Error::Invalid { place: place.to_owned(), problems })
+        }
+    }
+
+    /// Whether pods of this namespace are never injected: the cluster's own, and the installation's.
+    pub fn is_exempt(&self, namespace: &str) -> bool {
+        EXEMPT_NAMESPACES.contains(&namespace) || namespace == self.installation_namespace
+    }
+
+    /// Whether sidecars are native ones, by setting and version; a pod's annotation may say otherwise.
+    pub fn native_sidecars(&self) -> bool {
+        match self.native_sidecars {
+            NativeSidecars::True => true,
+            NativeSidecars::False => false,
+            NativeSidecars::Auto => self.kubernetes_version >= NATIVE_SIDECARS_SINCE,
+        }
+    }
+
+    fn problems(&self, positions: &yaml::Positions) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut problem = |field: &str, message: String| {
+            let pointer = format!("/{}", field.replace('.', "/"));
+            let at = positions.get(&pointer).map(|(line, column)| format!("line {line}, column {column}: "));
+            problems.push(format!("{}{field}: {message}", at.unwrap_or_default()));
+        };
+        if self.api_version != API_VERSION {
+            problem("apiVersion", format!("{:?} is not {API_VERSION:?}", self.api_version));
+        }
+        if self.kind != KIND {
+            problem("kind", format!("{:?} is not {KIND:?}", self.kind));
+        }
+        if !self.exclude_namespaces.is_empty() && positions.contains_key("/namespaces") {
+            problem(
+                "excludeNamespaces",
+                "cannot stand together with namespaces; keep one of them".to_owned(),
+            );
+        }
+        if self.exclude_namespaces.iter().any(String::is_empty) {
+            problem(
+                "excludeNamespaces",
+                "may not hold \"\" (every namespace); set policy: off to inject nothing".to_owned(),
+            );
+        }
+        if self.revision.is_empty() {
+            problem("revision", "may not be empty; leave it out for \"default\"".to_owned());
+        }
+        if !matches!(self.compliance_policy.as_str(), "" | "fips-140-3") {
+            problem(
+                "compliancePolicy",
+                format!("{:?} is none of \"\", \"fips-140-3\"", self.compliance_policy),
+            );
+        }
+        if self.default_templates.is_empty() {
+            problem("defaultTemplates", "may not be empty; leave it out for [sidecar]".to_owned());
+        }
+        problems
+    }
+}
+
+/// Kubernetes has native sidecars on by default since this version
+/// (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>).
+pub const NATIVE_SIDECARS_SINCE: KubernetesVersion = KubernetesVersion { major: 1, minor: 29 };
+
+/// A path of serde's as people write it (`a.b[0]`) and as a JSON pointer.
+fn field_path(path: &serde_path_to_error::Path) -> (String, String) {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer += &format!("/{index}"),
+            Segment::Map { key } => pointer += &format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    (path.to_string(), pointer)
+}
