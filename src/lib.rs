@@ -10,6 +10,8 @@
 //! in [`settings`] and in the rooms that hang from the command line.
 
 pub mod injection;
+pub mod merge;
+pub mod patch;
 pub mod policy;
 pub mod settings;
 pub mod yaml;
