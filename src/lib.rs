@@ -14,4 +14,5 @@ pub mod merge;
 pub mod patch;
 pub mod policy;
 pub mod settings;
+pub mod template;
 pub mod yaml;

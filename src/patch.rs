@@ -62,7 +62,9 @@ fn compare(before: &Value, after: &Value, path: &mut String, operations: &mut Ve
             compare_lists(old, new, path, operations);
             // Spelling it out may be longer than saying it anew.
             let replace = Operation::Replace { path: path.clone(), value: after.clone() };
-            if operations.len() > start + 1 && length(&operations[start..]) > length(std::slice::from_ref(&replace)) {
+            if operations.len() > start + 1
+                && length(&operations[start..]) > length(std::slice::from_ref(&replace))
+            {
                 operations.truncate(start);
                 operations.push(replace);
             }
@@ -99,7 +101,9 @@ fn compare_lists(old: &[Value], new: &[Value], path: &mut String, operations: &m
                 at += 1;
             }
             Step::Remove => {
-                descend(path, &at.to_string(), |path| operations.push(Operation::Remove { path: path.clone() }));
+                descend(path, &at.to_string(), |path| {
+                    operations.push(Operation::Remove { path: path.clone() })
+                });
             }
             Step::Add(j) => {
                 descend(path, &at.to_string(), |path| {
@@ -156,7 +160,9 @@ fn middle(old: &[Value], new: &[Value], offset: usize, steps: &mut Vec<Step>) {
             steps.push(Step::Keep(offset + i, offset + j));
             i += 1;
             j += 1;
-        } else if j == new.len() || i < old.len() && longest[(i + 1) * width + j] >= longest[i * width + j + 1] {
+        } else if j == new.len()
+            || i < old.len() && longest[(i + 1) * width + j] >= longest[i * width + j + 1]
+        {
             steps.push(Step::Remove);
             i += 1;
         } else {

@@ -181,7 +181,8 @@ fn clean(value: Value, path: &Path) -> Result<Value, Error> {
 }
 
 fn clean_object(fields: Map<String, Value>, path: &Path) -> Result<Map<String, Value>, Error> {
-    let directive = |key: &str| key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_FROM);
+    let directive =
+        |key: &str| key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_FROM);
     let mut cleaned = Map::with_capacity(fields.len());
     for (key, value) in fields {
         if !value.is_null() && !directive(&key) {
@@ -224,7 +225,13 @@ fn key_of(item: &Value, key: &str) -> Option<Key> {
     }
 }
 
-fn merge_list(existing: &mut Vec<Value>, items: Vec<Value>, key: &str, of: Type, path: &Path) -> Result<(), Error> {
+fn merge_list(
+    existing: &mut Vec<Value>,
+    items: Vec<Value>,
+    key: &str,
+    of: Type,
+    path: &Path,
+) -> Result<(), Error> {
     let mut patches = Vec::with_capacity(items.len());
     let mut replace = false;
     for item in items {
@@ -235,8 +242,9 @@ fn merge_list(existing: &mut Vec<Value>, items: Vec<Value>, key: &str, of: Type,
             Directive::Replace if fields.is_empty() => replace = true,
             Directive::Delete => {
                 let gone = Value::Object(fields);
-                let gone = key_of(&gone, key)
-                    .ok_or_else(|| path.error(format!("an item with $patch: delete lacks its key {key:?}")))?;
+                let gone = key_of(&gone, key).ok_or_else(|| {
+                    path.error(format!("an item with $patch: delete lacks its key {key:?}"))
+                })?;
                 existing.retain(|item| key_of(item, key).as_ref() != Some(&gone));
             }
             _ => patches.push(Value::Object(fields)),
@@ -256,8 +264,8 @@ fn merge_list(existing: &mut Vec<Value>, items: Vec<Value>, key: &str, of: Type,
     let mut order: Vec<Placed> = Vec::with_capacity(patches.len());
     let mut placed: HashMap<Key, usize> = HashMap::with_capacity(patches.len());
     for item in patches {
-        let item_key =
-            key_of(&item, key).ok_or_else(|| path.error(format!("an item of the overlay lacks its key {key:?}")))?;
+        let item_key = key_of(&item, key)
+            .ok_or_else(|| path.error(format!("an item of the overlay lacks its key {key:?}")))?;
         let at = index.get(&item_key).copied();
         match (at, placed.get(&item_key)) {
             (Some(at), _) => {
@@ -326,7 +334,9 @@ fn merge_set(existing: &mut Vec<Value>, items: Vec<Value>) {
 /// `$setElementOrder`: the named items in the order given, each other item behind the one it followed.
 fn set_order(items: &mut Vec<Value>, order: &[Value], kind: Option<Kind>) {
     let rank = |item: &Value| match kind {
-        Some(Kind::List(key, _)) => order.iter().position(|o| key_of(o, key).is_some() && key_of(o, key) == key_of(item, key)),
+        Some(Kind::List(key, _)) => {
+            order.iter().position(|o| key_of(o, key).is_some() && key_of(o, key) == key_of(item, key))
+        }
         _ => order.iter().position(|o| o == item),
     };
     let mut last = None;

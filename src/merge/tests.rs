@@ -73,7 +73,8 @@ fn directives_replace_delete_and_reorder() {
     assert_eq!(names(&merged(pod(), overlay), "containers"), ["z"]);
     let overlay = json!({"spec": {"$setElementOrder/containers": [{"name": "y"}, {"name": "x"}]}});
     assert_eq!(names(&merged(pod(), overlay), "containers"), ["y", "x"]);
-    let overlay = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c", "b"]}});
+    let overlay =
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c", "b"]}});
     assert_eq!(merged(pod(), overlay)["metadata"]["finalizers"], json!(["b", "c"]));
     let overlay = json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}});
     assert_eq!(merged(pod(), overlay)["spec"]["volumes"], json!([{"name": "v", "hostPath": {"path": "/"}}]));
@@ -81,7 +82,8 @@ fn directives_replace_delete_and_reorder() {
 
 #[test]
 fn what_cannot_be_merged_names_its_field() {
-    let error = super::pod(&mut containers(&["a"]), json!({"spec": {"containers": [{"image": "x"}]}})).unwrap_err();
+    let error =
+        super::pod(&mut containers(&["a"]), json!({"spec": {"containers": [{"image": "x"}]}})).unwrap_err();
     assert_eq!(error.to_string(), "spec.containers: an item of the overlay lacks its key \"name\"");
     let error = super::pod(&mut containers(&["a"]), json!({"spec": {"$patch": "add"}})).unwrap_err();
     assert_eq!(error.to_string(), "spec: $patch: \"add\" is none of replace, delete, merge");
@@ -90,7 +92,8 @@ fn what_cannot_be_merged_names_its_field() {
 #[test]
 fn lists_without_a_key_are_replaced_and_unknown_fields_survive() {
     let pod = json!({"spec": {"future": {"ports": [{"a": 1}]}, "containers": [{"name": "a", "novel": [1]}]}});
-    let overlay = json!({"spec": {"future": {"ports": [{"b": 2}]}, "containers": [{"name": "a", "image": "i"}]}});
+    let overlay =
+        json!({"spec": {"future": {"ports": [{"b": 2}]}, "containers": [{"name": "a", "image": "i"}]}});
     let want = json!({"spec": {"future": {"ports": [{"b": 2}]}, "containers": [{"name": "a", "novel": [1], "image": "i"}]}});
     assert_eq!(merged(pod, overlay), want);
 }

@@ -1,0 +1,182 @@
+//! Handlebars templates that render pod overlays.
+//!
+//! Templates compile once, when settings load. An interpolated value is always one scalar ([`slots`]);
+//! `{{json value}}` gives a number, a list or an object where an operator wants one. A template that does not parse,
+//! that includes itself, or that would write a value unmarked (`{{{value}}}`) is refused at compile time, with line
+//! and column.
+
+mod check;
+mod helpers;
+pub mod packs;
+mod slots;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use handlebars::{Context, Handlebars, Template, TemplateError};
+use serde_json::Value;
+
+use packs::Pack;
+use slots::Shape;
+
+/// The most bytes that a template may render; a bound against loops.
+const MAX_RENDERED: usize = 8 << 20;
+/// Shapes that are kept, and the longest skeleton of one: templates have few, so the bounds are against odd ones.
+const MAX_SHAPES: usize = 512;
+const MAX_SKELETON: usize = 64 << 10;
+
+/// Why templates do not compile: the template, the line, the column, and what is wrong there.
+#[derive(Debug, thiserror::Error)]
+#[error("template {name:?}: {message}")]
+pub struct CompileError {
+    /// The template, or partial.
+    pub name: String,
+    /// `line 3, column 7: …`
+    pub message: String,
+}
+
+/// Why a template does not render.
+#[derive(Debug, thiserror::Error)]
+#[error("template {name:?}: {message}")]
+pub struct RenderError {
+    /// The template.
+    pub name: String,
+    /// What went wrong, with line and column where known.
+    pub message: String,
+}
+
+/// A pack's templates and the operator's own, compiled.
+#[derive(Debug)]
+pub struct Templates {
+    registry: Handlebars<'static>,
+    names: Vec<String>,
+    shapes: RwLock<HashMap<String, Arc<Shape>>>,
+}
+
+impl Templates {
+    /// Compiles a pack with more templates by name, which win over the pack's.
+    ///
+    /// # Errors
+    /// [`CompileError`].
+    pub fn compile(pack: &Pack, more: &BTreeMap<String, String>) -> Result<Self, CompileError> {
+        let mut registry = Handlebars::new();
+        registry.set_strict_mode(true);
+        registry.register_escape_fn(slots::text);
+        helpers::register(&mut registry);
+        let partials = pack.partials.iter().map(|(name, text)| (name, text, true));
+        let templates = pack.templates.iter().filter(|(name, _)| !more.contains_key(*name)).chain(more);
+        let mut parsed = BTreeMap::new();
+        for (name, text, partial) in partials.chain(templates.map(|(name, text)| (name, text, false))) {
+            let template = parse(name, text)?;
+            // Partials and templates have names of their own, so that a template cannot shadow a partial.
+            let name = if partial { name.clone() } else { template_key(name) };
+            registry.register_template(&name, template.clone());
+            parsed.insert(name, template);
+        }
+        check::all(&parsed)?;
+        let mut names: Vec<String> = pack.templates.keys().chain(more.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        Ok(Self { registry, names, shapes: RwLock::default() })
+    }
+
+    /// The names of the templates, sorted.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Renders a template to a pod overlay. Null where it renders nothing.
+    ///
+    /// # Errors
+    /// [`RenderError`].
+    pub fn render(&self, name: &str, data: &Context) -> Result<Value, RenderError> {
+        let error = |message: String| RenderError { name: name.to_owned(), message };
+        let mut output = Bounded(Vec::with_capacity(16 << 10));
+        self.registry.render_with_context_to_write(&template_key(name), data, &mut output).map_err(|e| {
+            let place = match (e.line_no, e.column_no) {
+                (Some(line), Some(column)) => format!("line {line}, column {column}: "),
+                _ => String::new(),
+            };
+            // The template's internal name is of no use to a reader.
+            let partial = e.template_name.as_deref().filter(|n| *n != template_key(name));
+            let partial = partial.map(|n| format!("partial {n:?}: ")).unwrap_or_default();
+            error(format!("{partial}{place}{}", helpers::reason(&e)))
+        })?;
+        let rendered = String::from_utf8(output.0).map_err(|e| error(e.to_string()))?;
+        let (skeleton, slots) = slots::split(&rendered).map_err(error)?;
+        self.shape(skeleton).and_then(|shape| shape.fill(&slots)).map_err(error)
+    }
+
+    fn shape(&self, skeleton: String) -> Result<Arc<Shape>, String> {
+        let known = self.shapes.read().unwrap_or_else(PoisonError::into_inner).get(&skeleton).cloned();
+        if let Some(shape) = known {
+            return Ok(shape);
+        }
+        let shape = Arc::new(Shape::parse(&skeleton).map_err(|e| {
+            let line = skeleton.lines().nth(e.line - 1).unwrap_or_default();
+            format!("the rendered text is no YAML: {e}, at {:?}", slots_as_dots(line))
+        })?);
+        if skeleton.len() <= MAX_SKELETON {
+            let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
+            if shapes.len() >= MAX_SHAPES {
+                shapes.clear();
+            }
+            shapes.insert(skeleton, Arc::clone(&shape));
+        }
+        Ok(shape)
+    }
+}
+
+/// Templates are registered under a name that no partial can have.
+fn template_key(name: &str) -> String {
+    format!("template {name}")
+}
+
+fn parse(name: &str, text: &str) -> Result<Template, CompileError> {
+    let error = |message: String| CompileError { name: name.to_owned(), message };
+    if slots::has_mark(text) {
+        return Err(error("holds a character of U+E000 to U+E002, which mark values".to_owned()));
+    }
+    Template::compile(text).map_err(|e: TemplateError| {
+        let (line, column) = e.pos().unwrap_or((1, 1));
+        error(format!("line {line}, column {column}: {}", e.reason()))
+    })
+}
+
+/// A rendered line as a reader knows it: `image: …/…`.
+fn slots_as_dots(line: &str) -> String {
+    let mut shown = String::new();
+    let mut inside = false;
+    for c in line.chars() {
+        match c {
+            '\u{E000}' => {
+                inside = true;
+                shown.push('…');
+            }
+            '\u{E001}' => inside = false,
+            c if !inside => shown.push(c),
+            _ => {}
+        }
+    }
+    shown
+}
+
+/// A writer that refuses to grow without bound.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_RENDERED {
+            return Err(std::io::Error::other(format!("renders more than {MAX_RENDERED} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
