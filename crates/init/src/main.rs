@@ -1,2 +1,51 @@
-//! outrigger-init.
-fn main() {}
+//! Turns a pod's traffic to the sidecar: reads options, makes a plan of what is captured, turns the plan
+//! into rules, and gives the rules to a back end that programs the kernel and checks the result.
+//!
+//! ```text
+//! istio, linkerd, machine   command lines and environments that exist in the wild
+//!   options                 what is asked for, whichever way it was asked
+//!   facts                   what only the namespace knows
+//!   sidecar, proxy_init, daemonset      plans, and the rules that they come to
+//!   rules                   the rules in words that every back end knows
+//!   nftables, iptables      back ends; routes beside them; netlink and expression below
+//!   print, self_test        the rules for people; the rules proved with packets
+//! ```
+
+mod daemonset;
+mod error;
+mod expression;
+mod facts;
+mod flags;
+mod istio;
+mod log;
+mod netlink;
+mod nftables;
+mod options;
+mod proxy_init;
+mod routes;
+mod rules;
+mod run;
+mod sidecar;
+mod values;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::log::Log;
+use crate::options::Surroundings;
+
+fn main() -> ExitCode {
+    // What is not Unicode is in no option that we know; replaced, it shows in the error.
+    let text = |os: OsString| os.to_string_lossy().into_owned();
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(text).collect();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+    let surroundings = Surroundings { environment, etc: "/etc".into() };
+    match run::run(&arguments, &surroundings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let json = arguments.iter().any(|a| a == "--log_as_json" || a == "--log-format=json");
+            Log { json }.error(&failure.to_string());
+            ExitCode::from(failure.status())
+        }
+    }
+}

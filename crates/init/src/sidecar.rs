@@ -1,0 +1,511 @@
+//! Capture for a sidecar in the pod: the plan, and the rules that it comes to.
+//!
+//! The order of the rules is istio-iptables', because what wins over what is part of what users rely on:
+//! an excluded port beats the proxy's own traffic, that beats excluded ranges, and those beat included
+//! ports, which beat included ranges.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use outrigger_contract as contract;
+
+use crate::rules::{Action, Hook, Match, Protocol, RuleSet, State, Steering, Table, TableKind, chain};
+use crate::values::{Families, Family, Interface, Net, Ports, Selection};
+
+/// Mark of packets that the proxy sends to this pod itself under TPROXY. Istio's constant: the mark that
+/// hands packets to the proxy, plus one, is not used, so that a changed mark does not move it.
+const SELF_CALL_MARK: u32 = 1338;
+const DNS: u16 = 53;
+/// Conntrack zone of queries that the proxy sends on, and of the answers to them.
+const ZONE_UPSTREAM: u16 = 1;
+/// Conntrack zone of queries that the application sends to the proxy, and of the answers to them.
+const ZONE_LOCAL: u16 = 2;
+/// `::6`, and the IPv6 loopback range: there is only one address in it.
+const LOOPBACK_V6: Net = Net::host(IpAddr::V6(Ipv6Addr::LOCALHOST));
+
+/// How inbound connections reach the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// By destination NAT; the proxy asks the kernel for the original destination.
+    Redirect,
+    /// With source and destination unchanged.
+    Tproxy(Steering),
+}
+
+/// Which name servers' traffic goes to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Dns {
+    Off,
+    /// Everything on port 53.
+    All,
+    /// What is sent to one of these.
+    Servers(Vec<IpAddr>),
+}
+
+impl Dns {
+    /// The servers' ranges, by the families that have any; a single `None` stands for any server.
+    fn targets(&self, families: Families) -> Vec<(Families, Vec<Option<Net>>)> {
+        let of = |family| match self {
+            Dns::Servers(servers) => servers
+                .iter()
+                .filter(|server| Family::of(**server) == family)
+                .map(|server| Some(Net::host(*server)))
+                .collect(),
+            Dns::Off | Dns::All => Vec::new(),
+        };
+        if *self == Dns::All {
+            return vec![(families, vec![None])];
+        }
+        families
+            .each()
+            .map(|family| (Families::only(family), of(family)))
+            .filter(|(_, targets)| !targets.is_empty())
+            .collect()
+    }
+}
+
+/// Whose outbound connections are captured, by the group of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Groups {
+    AllExcept(Vec<u32>),
+    /// None at all if empty.
+    Only(Vec<u32>),
+}
+
+/// What is captured and what is let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sidecar {
+    pub(crate) families: Families,
+    pub(crate) outbound_port: u16,
+    pub(crate) inbound_port: u16,
+    /// Inbound connections to this port are never redirected.
+    pub(crate) tunnel_port: u16,
+    pub(crate) proxy_uids: Vec<u32>,
+    pub(crate) proxy_gids: Vec<u32>,
+    pub(crate) mode: Mode,
+    pub(crate) inbound_ports: Selection<Ports>,
+    /// Exceptions where all inbound ports are captured.
+    pub(crate) inbound_excluded_ports: Vec<Ports>,
+    pub(crate) outbound_ranges: Selection<Net>,
+    pub(crate) outbound_excluded_ranges: Vec<Net>,
+    /// Captured whatever their address, unless that is excluded.
+    pub(crate) outbound_ports: Vec<Ports>,
+    pub(crate) outbound_excluded_ports: Vec<Ports>,
+    pub(crate) groups: Groups,
+    pub(crate) excluded_interfaces: Vec<Interface>,
+    /// What arrives from these is treated as outbound: virtual machines inside the pod.
+    pub(crate) virtual_interfaces: Vec<Interface>,
+    pub(crate) dns: Dns,
+    pub(crate) drop_invalid: bool,
+    /// Destinations that count as this pod talking to itself over loopback, IPv4.
+    pub(crate) loopback_v4: Net,
+}
+
+impl Sidecar {
+    fn loopback(&self, family: Family) -> Net {
+        match family {
+            Family::V4 => self.loopback_v4,
+            Family::V6 => LOOPBACK_V6,
+        }
+    }
+
+    fn captures_inbound(&self) -> bool {
+        !self.inbound_ports.is_none()
+    }
+
+    /// The rules of this plan.
+    pub(crate) fn rules(&self) -> RuleSet {
+        let tables = [self.mangle(), self.nat(), self.raw()];
+        let steering = match self.mode {
+            Mode::Tproxy(steering) if self.captures_inbound() => Some(steering),
+            _ => None,
+        };
+        RuleSet {
+            families: self.families,
+            tables: tables.into_iter().filter(|table| !table.entries.is_empty()).collect(),
+            steering,
+            inbound_source_v6: self.families.v6,
+        }
+    }
+
+    fn nat(&self) -> Table {
+        let mut table = Table::new(TableKind::Nat);
+        self.nat_prerouting(&mut table);
+        table.chain(chain::REDIRECT).rule(
+            self.families,
+            tcp(),
+            Action::Redirect(self.outbound_port),
+            "to the proxy's outbound port",
+        );
+        table.chain(chain::IN_REDIRECT).rule(
+            self.families,
+            tcp(),
+            Action::Redirect(self.inbound_port),
+            "to the proxy's inbound port",
+        );
+        table.enter(Hook::Output, self.families, None, chain::OUTPUT, "everything that the pod sends");
+        self.nat_output(&mut table);
+        table
+    }
+
+    fn nat_prerouting(&self, table: &mut Table) {
+        let all = self.families;
+        let redirects = self.mode == Mode::Redirect && self.captures_inbound();
+        if !redirects && self.virtual_interfaces.is_empty() {
+            return;
+        }
+        table.enter(Hook::Prerouting, all, Some(Protocol::Tcp), chain::INBOUND, "TCP that arrives");
+        let inbound = table.chain(chain::INBOUND);
+        for interface in &self.virtual_interfaces {
+            let arrives = || Match::In(interface.clone());
+            let note = "a virtual machine's outbound traffic";
+            match &self.outbound_ranges {
+                Selection::All => inbound.rule(all, [arrives()], Action::Jump(chain::REDIRECT), note),
+                Selection::Only(nets) => {
+                    for net in self.nets(nets) {
+                        let matches = [arrives(), Match::Destination(net)];
+                        inbound.rule(only(net), matches, Action::Jump(chain::REDIRECT), note);
+                    }
+                }
+            }
+        }
+        for interface in &self.virtual_interfaces {
+            let matches = [Match::In(interface.clone())];
+            inbound.rule(all, matches, Action::Return, "a virtual machine's other traffic");
+        }
+        for interface in &self.excluded_interfaces {
+            inbound.rule(all, [Match::In(interface.clone())], Action::Return, "an excluded interface");
+        }
+        inbound.rule(
+            all,
+            tcp_port(self.tunnel_port),
+            Action::Return,
+            "tunnels end at the proxy by themselves",
+        );
+        if !redirects {
+            return;
+        }
+        match &self.inbound_ports {
+            Selection::All => {
+                for ports in &self.inbound_excluded_ports {
+                    inbound.rule(all, tcp_ports(*ports), Action::Return, "an excluded inbound port");
+                }
+                inbound.rule(all, tcp(), Action::Jump(chain::IN_REDIRECT), "every other inbound port");
+            }
+            Selection::Only(list) => {
+                for ports in list {
+                    let to_proxy = Action::Jump(chain::IN_REDIRECT);
+                    inbound.rule(all, tcp_ports(*ports), to_proxy, "an included inbound port");
+                }
+            }
+        }
+    }
+
+    fn nat_output(&self, table: &mut Table) {
+        let all = self.families;
+        let output = table.chain(chain::OUTPUT);
+        for interface in &self.excluded_interfaces {
+            output.rule(all, [Match::Out(interface.clone())], Action::Return, "an excluded interface");
+        }
+        for ports in &self.outbound_excluded_ports {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let matches = [Match::Protocol(protocol), Match::DestinationPort(*ports)];
+                output.rule(all, matches, Action::Return, "an excluded outbound port");
+            }
+        }
+        for family in all.each() {
+            let matches = [on_loopback(), Match::Source(inbound_source(family))];
+            let note = "from the proxy to the application, inbound";
+            output.rule(Families::only(family), matches, Action::Return, note);
+        }
+        for (owner, not_owner, self_call_ports) in self.owners() {
+            for family in all.each() {
+                let matches = [
+                    on_loopback(),
+                    Match::NotDestination(self.loopback(family)),
+                    Match::Protocol(Protocol::Tcp),
+                    Match::NotDestinationPorts(self_call_ports.clone()),
+                    owner.clone(),
+                ];
+                let note = "from the proxy to this pod's own address: inbound";
+                output.rule(Families::only(family), matches, Action::Jump(chain::IN_REDIRECT), note);
+            }
+            if !self.includes_loopback() {
+                let mut matches = vec![on_loopback()];
+                if self.dns != Dns::Off {
+                    matches.extend([Match::Protocol(Protocol::Tcp), Match::NotDestinationPorts(vec![DNS])]);
+                }
+                matches.push(not_owner);
+                output.rule(all, matches, Action::Return, "the application talks to itself");
+            }
+            output.rule(all, [owner], Action::Return, "the proxy's own traffic");
+        }
+        match &self.groups {
+            Groups::AllExcept(groups) => {
+                for group in groups {
+                    output.rule(all, [Match::Gid(*group)], Action::Return, "an excluded group");
+                }
+            }
+            Groups::Only(groups) => {
+                let matches: Vec<Match> = groups.iter().map(|group| Match::NotGid(*group)).collect();
+                output.rule(all, matches, Action::Return, "no included group");
+            }
+        }
+        self.nat_dns(table);
+        let output = table.chain(chain::OUTPUT);
+        for family in all.each() {
+            let matches = [Match::Destination(self.loopback(family))];
+            output.rule(Families::only(family), matches, Action::Return, "loopback");
+        }
+        for net in self.nets(&self.outbound_excluded_ranges) {
+            output.rule(only(net), [Match::Destination(net)], Action::Return, "an excluded range");
+        }
+        for ports in &self.outbound_ports {
+            let note = "an included outbound port";
+            output.rule(all, tcp_ports(*ports), Action::Jump(chain::REDIRECT), note);
+        }
+        match &self.outbound_ranges {
+            Selection::All => {
+                output.rule(all, [], Action::Jump(chain::REDIRECT), "everything else goes to the proxy");
+            }
+            Selection::Only(nets) => {
+                for net in self.nets(nets) {
+                    let matches = [Match::Destination(net)];
+                    output.rule(only(net), matches, Action::Jump(chain::REDIRECT), "an included range");
+                }
+            }
+        }
+    }
+
+    fn nat_dns(&self, table: &mut Table) {
+        for (families, targets) in self.dns.targets(self.families) {
+            let jump = Action::Jump(chain::OUTPUT_DNS);
+            table.chain(chain::OUTPUT).rule(families, [], jump, "name service");
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                for target in &targets {
+                    let mut matches: Vec<Match> = target.map(Match::Destination).into_iter().collect();
+                    matches.extend([Match::Protocol(protocol), Match::DestinationPort(Ports::one(DNS))]);
+                    let redirect = Action::Redirect(contract::DNS_PORT);
+                    table.chain(chain::OUTPUT_DNS).rule(
+                        families,
+                        matches,
+                        redirect,
+                        "queries go to the proxy",
+                    );
+                }
+            }
+        }
+    }
+
+    /// The proxy's users and groups: a test for each, its opposite, and the ports on which a call to this
+    /// pod's own address is not one to turn inbound.
+    fn owners(&self) -> Vec<(Match, Match, Vec<u16>)> {
+        let by_user = if self.dns == Dns::Off { vec![self.tunnel_port] } else { vec![DNS, self.tunnel_port] };
+        let users =
+            self.proxy_uids.iter().map(|uid| (Match::Uid(*uid), Match::NotUid(*uid), by_user.clone()));
+        let by_group = vec![self.tunnel_port];
+        let groups =
+            self.proxy_gids.iter().map(|gid| (Match::Gid(*gid), Match::NotGid(*gid), by_group.clone()));
+        users.chain(groups).collect()
+    }
+
+    fn includes_loopback(&self) -> bool {
+        match &self.outbound_ranges {
+            Selection::All => false,
+            Selection::Only(nets) => nets.iter().any(|net| net.address.is_loopback()),
+        }
+    }
+
+    fn mangle(&self) -> Table {
+        let mut table = Table::new(TableKind::Mangle);
+        let tproxy = matches!(self.mode, Mode::Tproxy(_));
+        if tproxy || self.drop_invalid {
+            let note = "everything that arrives";
+            table.enter(Hook::Prerouting, self.families, None, chain::PREROUTING, note);
+        }
+        if tproxy {
+            table.enter(Hook::Output, self.families, None, chain::OUTPUT, "everything that the pod sends");
+            for interface in &self.excluded_interfaces {
+                let (arrives, leaves) = (Match::In(interface.clone()), Match::Out(interface.clone()));
+                let note = "an excluded interface";
+                table.chain(chain::PREROUTING).rule(self.families, [arrives], Action::Return, note);
+                table.chain(chain::OUTPUT).rule(self.families, [leaves], Action::Return, note);
+            }
+        }
+        if self.drop_invalid {
+            let invalid = [Match::State(State::Invalid)];
+            let note = "a packet of no connection would be answered with a reset";
+            table.chain(chain::PREROUTING).rule(self.families, invalid, Action::Jump(chain::DROP), note);
+            table.chain(chain::DROP).rule(self.families, [], Action::Drop, "dropped");
+        }
+        if let Mode::Tproxy(steering) = self.mode {
+            if self.captures_inbound() {
+                self.mangle_inbound(&mut table, steering.mark);
+            }
+            self.mangle_marks(&mut table, steering.mark);
+        }
+        table
+    }
+
+    fn mangle_inbound(&self, table: &mut Table, mark: u32) {
+        let all = self.families;
+        let divert = table.chain(chain::DIVERT);
+        divert.rule(all, [], Action::SetMark(mark), "routed to a local socket");
+        divert.rule(all, [], Action::Accept, "no further rule of this table");
+        for family in all.each() {
+            let matches = [Match::NotDestination(self.loopback(family)), Match::Protocol(Protocol::Tcp)];
+            let action = Action::Tproxy { port: self.inbound_port, mark };
+            let note = "to the proxy's inbound port, addresses unchanged";
+            table.chain(chain::TPROXY).rule(Families::only(family), matches, action, note);
+        }
+        let to_inbound = Action::Jump(chain::INBOUND);
+        table.chain(chain::PREROUTING).rule(all, tcp(), to_inbound, "TCP that arrives");
+        let inbound = table.chain(chain::INBOUND);
+        inbound.rule(
+            all,
+            [Match::Protocol(Protocol::Tcp), Match::Mark(mark)],
+            Action::Return,
+            "from the proxy",
+        );
+        for family in all.each() {
+            let matches = [
+                Match::Protocol(Protocol::Tcp),
+                Match::Source(inbound_source(family)),
+                Match::In(Interface::loopback()),
+            ];
+            let note = "from the proxy to the application, inbound";
+            inbound.rule(Families::only(family), matches, Action::Return, note);
+        }
+        let matches = [
+            Match::Protocol(Protocol::Tcp),
+            Match::In(Interface::loopback()),
+            Match::NotMark(SELF_CALL_MARK),
+        ];
+        inbound.rule(all, matches, Action::Return, "the application talks to itself");
+        let known = || Match::State(State::RelatedOrEstablished);
+        match &self.inbound_ports {
+            Selection::All => {
+                for ports in &self.inbound_excluded_ports {
+                    inbound.rule(all, tcp_ports(*ports), Action::Return, "an excluded inbound port");
+                }
+                let matches = [Match::Protocol(Protocol::Tcp), known()];
+                inbound.rule(all, matches, Action::Jump(chain::DIVERT), "a connection that was captured");
+                inbound.rule(all, tcp(), Action::Jump(chain::TPROXY), "every other inbound port");
+            }
+            Selection::Only(list) => {
+                for ports in list {
+                    let mut matches = tcp_ports(*ports);
+                    matches.push(known());
+                    let note = "a connection that was captured";
+                    inbound.rule(all, matches, Action::Jump(chain::DIVERT), note);
+                    let to_proxy = Action::Jump(chain::TPROXY);
+                    inbound.rule(all, tcp_ports(*ports), to_proxy, "an included inbound port");
+                }
+            }
+        }
+    }
+
+    fn mangle_marks(&self, table: &mut Table, mark: u32) {
+        let all = self.families;
+        let marked = || vec![Match::Protocol(Protocol::Tcp), Match::Mark(mark)];
+        let note = "replies find the way back to the proxy";
+        table.chain(chain::PREROUTING).rule(all, marked(), Action::SaveMark, note);
+        let output = table.chain(chain::OUTPUT);
+        let mut matches = marked();
+        matches.insert(1, on_loopback());
+        output.rule(all, matches, Action::Return, "from the proxy, in a client's name");
+        for (owner, ..) in self.owners() {
+            for family in all.each() {
+                let matches = [
+                    Match::NotDestination(self.loopback(family)),
+                    Match::Protocol(Protocol::Tcp),
+                    on_loopback(),
+                    owner.clone(),
+                ];
+                let note = "from the proxy to this pod's own address: inbound";
+                output.rule(Families::only(family), matches, Action::SetMark(SELF_CALL_MARK), note);
+            }
+        }
+        let matches = [Match::Protocol(Protocol::Tcp), Match::ConnectionMark(mark)];
+        output.rule(all, matches, Action::RestoreMark, "a reply to the proxy");
+    }
+
+    /// Two zones of connection tracking: the application's query to the proxy and the proxy's own query
+    /// to the server may otherwise have the same addresses and ports, and one of them is lost.
+    fn raw(&self) -> Table {
+        let mut table = Table::new(TableKind::Raw);
+        if self.dns == Dns::Off {
+            return table;
+        }
+        table.enter(Hook::Output, self.families, None, chain::OUTPUT_DNS, "everything that the pod sends");
+        for (owner, ..) in self.owners() {
+            let output = table.chain(chain::OUTPUT_DNS);
+            let mut matches = udp_to(DNS);
+            matches.push(owner.clone());
+            output.rule(self.families, matches, Action::Zone(ZONE_UPSTREAM), "the proxy asks a server");
+            let mut matches = udp_from(contract::DNS_PORT);
+            matches.push(owner);
+            output.rule(
+                self.families,
+                matches,
+                Action::Zone(ZONE_LOCAL),
+                "the proxy answers the application",
+            );
+        }
+        for (families, targets) in self.dns.targets(self.families) {
+            let note = "everything that arrives";
+            table.enter(Hook::Prerouting, families, None, chain::INBOUND, note);
+            for target in targets {
+                let mut query: Vec<Match> = target.map(Match::Destination).into_iter().collect();
+                query.extend(udp_to(DNS));
+                let note = "the application asks";
+                table.chain(chain::OUTPUT_DNS).rule(families, query, Action::Zone(ZONE_LOCAL), note);
+                let mut answer: Vec<Match> = target.map(Match::Source).into_iter().collect();
+                answer.extend(udp_from(DNS));
+                let note = "a server answers the proxy";
+                table.chain(chain::INBOUND).rule(families, answer, Action::Zone(ZONE_UPSTREAM), note);
+            }
+        }
+        table
+    }
+
+    /// Those of the captured families.
+    fn nets(&self, nets: &[Net]) -> Vec<Net> {
+        nets.iter().copied().filter(|net| self.families.has(net.family())).collect()
+    }
+}
+
+fn only(net: Net) -> Families {
+    Families::only(net.family())
+}
+
+fn on_loopback() -> Match {
+    Match::Out(Interface::loopback())
+}
+
+/// The address from which the proxy opens inbound connections to the application.
+fn inbound_source(family: Family) -> Net {
+    Net::host(match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
+    })
+}
+
+fn tcp() -> Vec<Match> {
+    vec![Match::Protocol(Protocol::Tcp)]
+}
+
+fn tcp_port(port: u16) -> Vec<Match> {
+    tcp_ports(Ports::one(port))
+}
+
+fn tcp_ports(ports: Ports) -> Vec<Match> {
+    vec![Match::Protocol(Protocol::Tcp), Match::DestinationPort(ports)]
+}
+
+fn udp_to(port: u16) -> Vec<Match> {
+    vec![Match::Protocol(Protocol::Udp), Match::DestinationPort(Ports::one(port))]
+}
+
+fn udp_from(port: u16) -> Vec<Match> {
+    vec![Match::Protocol(Protocol::Udp), Match::SourcePort(port)]
+}

@@ -1,0 +1,334 @@
+//! The values that options hold: ports, ranges of addresses, interfaces, owners, durations. Each parser
+//! takes the whole text of an option and its name, so that an error can name both.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::error::{Outcome, usage};
+
+/// An IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    pub(crate) fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// A set of IP versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Families {
+    pub(crate) v4: bool,
+    pub(crate) v6: bool,
+}
+
+impl Families {
+    pub(crate) const BOTH: Families = Families { v4: true, v6: true };
+
+    pub(crate) fn only(family: Family) -> Families {
+        Families { v4: family == Family::V4, v6: family == Family::V6 }
+    }
+
+    pub(crate) fn has(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    pub(crate) fn each(self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(move |family| self.has(*family))
+    }
+
+    /// The one family, where there is only one.
+    pub(crate) fn single(self) -> Option<Family> {
+        match (self.v4, self.v6) {
+            (true, false) => Some(Family::V4),
+            (false, true) => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
+
+/// A range of addresses in CIDR notation; bits beyond the prefix are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Net {
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+}
+
+impl Net {
+    /// The range of one address.
+    pub(crate) const fn host(address: IpAddr) -> Net {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Net { address, prefix }
+    }
+
+    /// The range that `address` with `prefix` bits lies in; `None` if the prefix is longer than the address.
+    pub(crate) fn new(address: IpAddr, prefix: u8) -> Option<Net> {
+        let address = match address {
+            IpAddr::V4(a) if prefix <= 32 => {
+                Ipv4Addr::from_bits(a.to_bits() & mask(prefix, 32) as u32).into()
+            }
+            IpAddr::V6(a) if prefix <= 128 => Ipv6Addr::from_bits(a.to_bits() & mask(prefix, 128)).into(),
+            _ => return None,
+        };
+        Some(Net { address, prefix })
+    }
+
+    pub(crate) fn family(self) -> Family {
+        Family::of(self.address)
+    }
+
+    /// The address in network order.
+    pub(crate) fn octets(self) -> Vec<u8> {
+        match self.address {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        }
+    }
+
+    /// The netmask in network order.
+    pub(crate) fn mask(self) -> Vec<u8> {
+        match self.address {
+            IpAddr::V4(_) => (mask(self.prefix, 32) as u32).to_be_bytes().to_vec(),
+            IpAddr::V6(_) => mask(self.prefix, 128).to_be_bytes().to_vec(),
+        }
+    }
+
+    pub(crate) fn is_host(self) -> bool {
+        self.prefix == if self.address.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+/// The mask of `prefix` leading ones in a word of `width` bits.
+fn mask(prefix: u8, width: u8) -> u128 {
+    let ones = if prefix == 0 { 0 } else { u128::MAX << (128 - u32::from(prefix)) };
+    ones >> (128 - u32::from(width))
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Ports from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+impl Ports {
+    pub(crate) const fn one(port: u16) -> Ports {
+        Ports { first: port, last: port }
+    }
+
+    /// As iptables and nft write it: one number, or two with `between`.
+    pub(crate) fn text(self, between: char) -> String {
+        if self.first == self.last {
+            self.first.to_string()
+        } else {
+            format!("{}{between}{}", self.first, self.last)
+        }
+    }
+}
+
+/// An interface by its name, or by the beginning of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    /// Any ending may follow the name.
+    pub(crate) open: bool,
+}
+
+impl Interface {
+    pub(crate) fn loopback() -> Interface {
+        Interface { name: "lo".to_owned(), open: false }
+    }
+
+    /// As iptables (`+`) or nft (`*`) writes it.
+    pub(crate) fn text(&self, wildcard: char) -> String {
+        if self.open { format!("{}{wildcard}", self.name) } else { self.name.clone() }
+    }
+}
+
+/// Everything, some things, or nothing: what an option with `*` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selection<T> {
+    All,
+    Only(Vec<T>),
+}
+
+impl<T> Selection<T> {
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Selection::Only(items) if items.is_empty())
+    }
+}
+
+/// The items of a comma separated list; spaces around and empty items do not count.
+pub(crate) fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// A list in which `*` stands for everything.
+pub(crate) fn selection<T>(
+    option: &str,
+    text: &str,
+    list: impl Fn(&str, &str) -> Outcome<Vec<T>>,
+) -> Outcome<Selection<T>> {
+    if text.trim() == "*" { Ok(Selection::All) } else { Ok(Selection::Only(list(option, text)?)) }
+}
+
+/// One port, 1 to 65535.
+pub(crate) fn port(option: &str, text: &str) -> Outcome<u16> {
+    match text.trim().parse::<u16>() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => usage(format!("{option}: {text:?} is not a port; use a number from 1 to 65535")),
+    }
+}
+
+/// Ports and ranges of ports (`8000:8100` or `8000-8100`), comma separated.
+pub(crate) fn ports(option: &str, text: &str) -> Outcome<Vec<Ports>> {
+    items(text)
+        .map(|item| match item.split_once([':', '-']) {
+            None => Ok(Ports::one(port(option, item)?)),
+            Some((first, last)) => {
+                let range = Ports { first: port(option, first)?, last: port(option, last)? };
+                if range.first > range.last {
+                    return usage(format!(
+                        "{option}: {item:?} ends before it begins; put the lower port first"
+                    ));
+                }
+                Ok(range)
+            }
+        })
+        .collect()
+}
+
+/// One range in CIDR notation, or one address.
+pub(crate) fn net(option: &str, text: &str) -> Outcome<Net> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let net = address.parse::<IpAddr>().ok().and_then(|address| match prefix {
+        None => Some(Net::host(address)),
+        Some(bits) if bits.bytes().all(|b| b.is_ascii_digit()) => Net::new(address, bits.parse().ok()?),
+        Some(_) => None,
+    });
+    match net {
+        Some(net) => Ok(net),
+        None => usage(format!(
+            "{option}: {text:?} is not a range of addresses; write it like 10.0.0.0/8 or fd00::/8"
+        )),
+    }
+}
+
+/// Ranges of addresses, comma separated.
+pub(crate) fn nets(option: &str, text: &str) -> Outcome<Vec<Net>> {
+    items(text).map(|item| net(option, item)).collect()
+}
+
+/// Addresses, comma separated.
+pub(crate) fn addresses(option: &str, text: &str) -> Outcome<Vec<IpAddr>> {
+    items(text)
+        .map(|item| match item.parse() {
+            Ok(address) => Ok(address),
+            Err(_) => usage(format!("{option}: {item:?} is not an IP address")),
+        })
+        .collect()
+}
+
+/// Interfaces, comma separated; `eth+` or `eth*` is every interface whose name begins with `eth`.
+pub(crate) fn interfaces(option: &str, text: &str) -> Outcome<Vec<Interface>> {
+    items(text)
+        .map(|item| {
+            let (name, open) = match item.strip_suffix(['+', '*']) {
+                Some(name) => (name, true),
+                None => (item, false),
+            };
+            let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '"' | '\\' | '*' | '+' | '!');
+            // The kernel holds names of at most 15 bytes (IFNAMSIZ less the final zero).
+            if name.is_empty() || name.len() > 15 || name == "." || name == ".." || !name.chars().all(plain) {
+                return usage(format!(
+                    "{option}: {item:?} is not an interface name; it has at most 15 characters, without spaces, '/' or ':'"
+                ));
+            }
+            Ok(Interface { name: name.to_owned(), open })
+        })
+        .collect()
+}
+
+/// A number that fits 32 bits, decimal or hexadecimal.
+pub(crate) fn number(option: &str, text: &str) -> Outcome<u32> {
+    let text = text.trim();
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    match parsed {
+        Some(number) => Ok(number),
+        None => usage(format!("{option}: {text:?} is not a number from 0 to 4294967295")),
+    }
+}
+
+/// Go's `strconv.ParseBool`, which is what manifests were written for.
+pub(crate) fn boolean(option: &str, text: &str) -> Outcome<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => usage(format!("{option}: {text:?} is neither true nor false")),
+    }
+}
+
+/// Go's `time.ParseDuration`, without signs: `5s`, `1m30s`, `250ms`, `1.5h`.
+pub(crate) fn duration(option: &str, text: &str) -> Outcome<Duration> {
+    match go_duration(text) {
+        Some(duration) => Ok(duration),
+        None => usage(format!("{option}: {text:?} is not a duration; write it like 5s or 1m30s")),
+    }
+}
+
+fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (amount, tail) = rest.split_at(digits);
+        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(end);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(amount.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = next;
+    }
+    (!text.is_empty()).then_some(total)
+}
