@@ -16,11 +16,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use handlebars::{Context, Handlebars, Template, TemplateError};
 use serde_json::Value;
 
+pub use helpers::{FUNCTIONS, Function};
 use packs::Pack;
 use slots::Shape;
 
-/// The most bytes that a template may render; a bound against loops.
-const MAX_RENDERED: usize = 8 << 20;
+/// The most bytes that a template may render; a bound against loops. A pod's values, of up to 3 MB, may be
+/// interpolated several times.
+const MAX_RENDERED: usize = 64 << 20;
 /// Shapes that are kept, and the longest skeleton of one: templates have few, so the bounds are against odd ones.
 const MAX_SHAPES: usize = 512;
 const MAX_SKELETON: usize = 64 << 10;

@@ -21,6 +21,7 @@ const BUILT_IN: &[(&str, &[File])] = &[(
     "outrigger",
     &[
         ("sidecar.yaml.hbs", include_str!("../../templates/outrigger/sidecar.yaml.hbs")),
+        ("_proxy.yaml.hbs", include_str!("../../templates/outrigger/_proxy.yaml.hbs")),
         (VALUES, include_str!("../../templates/outrigger/values.yaml")),
     ],
 )];

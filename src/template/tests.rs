@@ -82,9 +82,12 @@ fn rendering_that_fails_says_where() {
 
 #[test]
 fn output_without_end_is_bounded() {
-    let text = "{{#each l}}{{#each ../l}}{{#each ../../l}}aaaaaaaaaaaaaaaa\n{{/each}}{{/each}}{{/each}}";
+    let line = "a".repeat(1000);
+    let text = format!(
+        "{{{{#each l}}}}{{{{#each ../l}}}}{{{{#each ../../l}}}}{line}\n{{{{/each}}}}{{{{/each}}}}{{{{/each}}}}"
+    );
     let list: Vec<u32> = (0..200).collect();
-    let error = render(text, json!({"l": list})).unwrap_err();
+    let error = render(&text, json!({"l": list})).unwrap_err();
     assert!(error.contains("renders more than"), "{error}");
 }
 

@@ -1,0 +1,298 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Error, Injector, Owner, Request};
+use crate::patch;
+use crate::policy::Reason;
+use crate::settings::Settings;
+
+fn injector(settings: &str) -> Injector {
+    Injector::new(Settings::parse(settings, "test").unwrap()).unwrap()
+}
+
+/// Injects, and asserts what holds for every injection: the patch applied to the pod as sent gives the pod as
+/// injected, and injecting that again changes nothing.
+fn injected(injector: &Injector, pod: &Value) -> Value {
+    let request = Request { namespace: "shop", ..Request::default() };
+    let injection = injector.inject(pod, &request).unwrap();
+    assert!(injection.decision.inject());
+    let injected = injection.pod.expect("a pod that was not injected before is changed");
+    let operations = serde_json::to_value(patch::diff(pod, &injected)).unwrap();
+    let mut patched = pod.clone();
+    let operations: json_patch::Patch = serde_json::from_value(operations).unwrap();
+    json_patch::patch(&mut patched, &operations).unwrap();
+    assert_eq!(patched, injected);
+    let again = injector.inject(&injected, &request).unwrap().pod;
+    assert_eq!(
+        again,
+        None,
+        "injecting twice differs: {:?}",
+        patch::diff(&injected, again.as_ref().unwrap_or(&Value::Null))
+    );
+    injected
+}
+
+fn web() -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}},
+        "spec": {"initContainers": [{"name": "migrate", "image": "m"}],
+                 "containers": [{"name": "web", "image": "w"}, {"name": "log", "image": "l"}]}})
+}
+
+fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
+    pod["spec"][list].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_native_sidecar_comes_before_the_pods_own_init_containers() {
+    let pod = injected(&injector(""), &web());
+    assert_eq!(names(&pod, "initContainers"), ["istio-init", "istio-proxy", "migrate"]);
+    assert_eq!(names(&pod, "containers"), ["web", "log"]);
+    let proxy = &pod["spec"]["initContainers"][1];
+    assert_eq!(proxy["restartPolicy"], "Always");
+    assert_eq!(proxy["startupProbe"]["httpGet"], json!({"path": "/healthz/ready", "port": 15021}));
+    assert_eq!(proxy["securityContext"]["runAsUser"], 1337);
+    let init = &pod["spec"]["initContainers"][0];
+    assert_eq!(init["securityContext"]["capabilities"], json!({"add": ["NET_ADMIN"], "drop": ["ALL"]}));
+    let args: Vec<&str> = init["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+    let want = [
+        "-p",
+        "15001",
+        "-z",
+        "15006",
+        "-u",
+        "1337",
+        "-g",
+        "1337",
+        "-m",
+        "REDIRECT",
+        "-i",
+        "*",
+        "-x",
+        "",
+        "-o",
+        "",
+        "-b",
+        "*",
+        "-d",
+        "15090,15021,15020",
+    ];
+    assert_eq!(args, want);
+    let annotations = &pod["metadata"]["annotations"];
+    assert_eq!(annotations["kubectl.kubernetes.io/default-container"], "web");
+    let status: Value =
+        serde_json::from_str(annotations["sidecar.istio.io/status"].as_str().unwrap()).unwrap();
+    let want = json!({"initContainers": ["istio-init", "istio-proxy"], "containers": null, "volumes": null,
+        "imagePullSecrets": null, "revision": "default"});
+    assert_eq!(status, want);
+}
+
+#[test]
+fn without_native_sidecars_the_proxy_is_the_first_container() {
+    for settings in ["kubernetesVersion: \"1.28\"", "nativeSidecars: false"] {
+        let pod = injected(&injector(settings), &web());
+        assert_eq!(names(&pod, "initContainers"), ["migrate", "istio-init"], "{settings}");
+        assert_eq!(names(&pod, "containers"), ["istio-proxy", "web", "log"], "{settings}");
+        assert_eq!(pod["spec"]["containers"][0]["restartPolicy"], Value::Null);
+    }
+    let pod = injected(&injector("kubernetesVersion: \"1.29\""), &web());
+    assert_eq!(names(&pod, "initContainers"), ["istio-init", "istio-proxy", "migrate"]);
+}
+
+#[test]
+fn annotations_choose_what_is_captured() {
+    let mut pod = web();
+    pod["metadata"]["annotations"] = json!({
+        "traffic.sidecar.istio.io/excludeOutboundPorts": "3306,6379",
+        "traffic.sidecar.istio.io/excludeInboundPorts": "9000",
+        "sidecar.istio.io/nativeSidecar": "false",
+    });
+    let pod = injected(&injector(""), &pod);
+    let args = pod["spec"]["initContainers"][1]["args"].as_array().unwrap();
+    let after = |flag: &str| args[args.iter().position(|a| a == flag).unwrap() + 1].as_str().unwrap();
+    assert_eq!(after("-o"), "3306,6379");
+    assert_eq!(after("-d"), "15090,15021,15020,9000");
+    assert_eq!(names(&pod, "containers")[0], "istio-proxy");
+}
+
+#[test]
+fn a_pod_that_is_left_alone_says_why() {
+    let mut pod = web();
+    pod["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
+    let injection = injector("").inject(&pod, &Request::default()).unwrap();
+    assert_eq!(injection.pod, None);
+    assert_eq!(injection.decision.reason, Reason::InjectLabelFalse);
+    assert!(injection.decision.warnings().is_empty());
+    pod["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("true");
+    pod["spec"]["hostNetwork"] = json!(true);
+    let injection = injector("").inject(&pod, &Request::default()).unwrap();
+    assert_eq!(
+        injection.decision.warnings(),
+        [
+            "outrigger: no sidecar was injected although sidecar.istio.io/inject is \"true\": spec.hostNetwork is true, \
+          and capture would turn the node's own traffic (host_network_enabled)"
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_pod_is_refused_by_field() {
+    for (pod, message) in [
+        (json!({"metadata": {}}), "spec is missing, and must be an object"),
+        (json!({"metadata": 1, "spec": {}}), "metadata is a number, and must be an object"),
+        (json!({"spec": {}}), "spec.containers is empty, and a pod needs a container"),
+        (json!({"spec": {"containers": {}}}), "spec.containers is an object, and must be a list"),
+        (json!({"spec": {"containers": [1]}}), "spec.containers[0] is a number, and must be an object"),
+        (json!({"spec": {"containers": [{}]}}), "spec.containers[0].name is missing, and must be a string"),
+        (
+            json!({"metadata": {"annotations": {"a/b": 1}}, "spec": {"containers": [{"name": "a"}]}}),
+            "metadata.annotations[\"a/b\"] is a number, and must be a string",
+        ),
+        (
+            json!({"metadata": {"labels": 7}, "spec": {"containers": [{"name": "a"}]}}),
+            "metadata.labels is a number, and must be an object of strings",
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i", "env": "x"}]}}),
+            "spec.initContainers[0].env is a string, and must be a list",
+        ),
+    ] {
+        match injector("").inject(&pod, &Request::default()) {
+            Err(Error::Refused(got)) => assert!(got.ends_with(message), "{got}"),
+            other => panic!("{pod}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_template_that_is_not_there_or_fails_names_the_pod() {
+    let mut pod = web();
+    pod["metadata"]["annotations"] = json!({"inject.istio.io/templates": "sidecar, none"});
+    let request = Request { namespace: "shop", ..Request::default() };
+    let error = injector("").inject(&pod, &request).unwrap_err().to_string();
+    assert_eq!(error, "pod shop/web: requested template \"none\" not found; have sidecar");
+    let injector = injector("templates: {broken: \"a: {{values.nowhere}}\"}\ndefaultTemplates: [broken]");
+    let error = injector.inject(&web(), &request).unwrap_err();
+    assert!(matches!(error, Error::Internal(_)));
+    assert!(
+        error.to_string().starts_with("pod shop/web: template \"broken\": line 1, column 4: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn templates_of_the_operator_and_aliases_merge_in_order() {
+    let settings = "templates:\n  custom: |\n    metadata: {labels: {x: \"{{workload.kind}}-{{workload.name}}\"}}\n\
+                    aliases: {both: [sidecar, custom]}\ndefaultTemplates: [both]\ninjectedAnnotations: {team: mesh}\n";
+    let injector = injector(settings);
+    let pod = injected(&injector, &web());
+    assert_eq!(pod["metadata"]["labels"]["x"], "Pod-web");
+    assert_eq!(pod["metadata"]["annotations"]["team"], "mesh");
+    let owner =
+        Owner { api_version: "apps/v1".to_owned(), kind: "Deployment".to_owned(), name: "cart".to_owned() };
+    let request = Request { owner: Some(&owner), ..Request::default() };
+    let template = json!({"spec": {"containers": [{"name": "a"}]}});
+    let pod = injector.inject(&template, &request).unwrap().pod.unwrap();
+    assert_eq!(pod["metadata"]["labels"]["x"], "Deployment-cart");
+}
+
+#[test]
+fn setup_refuses_what_cannot_work_with_its_place() {
+    for (settings, part) in [
+        ("pack: nowhere", "there is no such pack or folder; the packs are"),
+        ("templates: {t: \"a: {{#if x}}\"}", "template \"t\": line 1, column"),
+        ("defaultTemplates: [none]", "defaultTemplates: there is no template \"none\"; have sidecar"),
+    ] {
+        let error = Injector::new(Settings::parse(settings, "test").unwrap()).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+/// Text that is shown by its beginning, so that a failure with a megabyte can be read.
+#[derive(Clone)]
+struct Hostile(String);
+
+impl std::fmt::Debug for Hostile {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let shown: String = self.0.chars().take(60).collect();
+        write!(f, "{shown:?} ({} bytes)", self.0.len())
+    }
+}
+
+/// Text that an author may put wherever a string goes, to break out of it.
+fn hostile() -> impl Strategy<Value = Hostile> {
+    hostile_text().prop_map(Hostile)
+}
+
+fn hostile_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[\n\r\t \"'{}:,&*#|>%@`!\\[\\]\u{E000}-\u{E002}\u{2028}\u{85}-]{0,24}",
+        Just("{{values}}".to_owned()),
+        Just("x\nspec:\n  hostNetwork: true".to_owned()),
+        Just("a: b".to_owned()),
+        Just("*alias &anchor !!tag".to_owned()),
+        Just("\"}, privileged: true, x: {\"".to_owned()),
+        "[a\n:\"]{1}".prop_map(|s| s.repeat(1 << 20)),
+    ]
+}
+
+/// The annotations whose values the pack interpolates.
+const INTERPOLATED: [&str; 7] = [
+    "traffic.sidecar.istio.io/includeOutboundIPRanges",
+    "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+    "traffic.sidecar.istio.io/excludeOutboundPorts",
+    "traffic.sidecar.istio.io/includeInboundPorts",
+    "traffic.sidecar.istio.io/excludeInboundPorts",
+    "kubectl.kubernetes.io/default-container",
+    "unknown.example/key",
+];
+
+/// The shape of a value: the same value with every string emptied, but for the names that merges go by.
+fn skeleton(value: &Value) -> Value {
+    match value {
+        Value::String(_) => json!(""),
+        Value::Array(items) => items.iter().map(skeleton).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(k, v)| (k.clone(), skeleton(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn no_author_can_make_structure(
+        values in prop::collection::vec(hostile(), INTERPOLATED.len()),
+        app in hostile(), version in hostile(), name in hostile(), container in hostile(),
+        environment in hostile(), native in any::<bool>(),
+    ) {
+        let injector = injector("");
+        let pod_with = |values: &dyn Fn(usize) -> String, app: &str, version: &str, name: &str, container: &str| {
+            let mut annotations: BTreeMap<&str, String> =
+                INTERPOLATED.iter().enumerate().map(|(i, key)| (*key, values(i))).collect();
+            annotations.insert("sidecar.istio.io/nativeSidecar", native.to_string());
+            json!({"metadata": {"name": name, "annotations": annotations, "labels": {"app": app, "version": version}},
+                "spec": {"containers": [{"name": container, "image": "i"}]}})
+        };
+        let inject = |pod: &Value, environment: &str| {
+            let environment = [("KEY".to_owned(), environment.to_owned())];
+            let request = Request { environment: &environment, ..Request::default() };
+            injector.inject(pod, &request).unwrap().pod.unwrap()
+        };
+        let tame = inject(&pod_with(&|_| "1".to_owned(), "a", "v", "n", "c"), "e");
+        let pod = pod_with(&|i| values[i].0.clone(), &app.0, &version.0, &name.0, &container.0);
+        let got = inject(&pod, &environment.0);
+        prop_assert_eq!(skeleton(&got), skeleton(&tame));
+        let list = if native { "initContainers" } else { "containers" };
+        let proxy = got["spec"][list].as_array().unwrap().iter().find(|c| c["name"] == "istio-proxy").unwrap();
+        let variable = |name: &str| {
+            let env = proxy["env"].as_array().unwrap();
+            env.iter().find(|e| e["name"] == name).unwrap()["value"].as_str().unwrap().to_owned()
+        };
+        prop_assert_eq!(variable("KEY"), environment.0);
+        prop_assert_eq!(variable("ISTIO_META_APP_CONTAINERS"), container.0);
+    }
+}
