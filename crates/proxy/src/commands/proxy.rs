@@ -1,0 +1,104 @@
+//! `proxy`: be the sidecar.
+
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::Failure;
+use super::arguments::Arguments;
+use crate::settings::{Overrides, Settings};
+use crate::sidecar;
+
+/// Flags of Istio's sidecars that take a value, of every age: a value must not be taken for the role.
+pub(super) const FLAGS: &[&str] = &[
+    "concurrency",
+    "statusPort",
+    "proxyAdminPort",
+    "log_output_level",
+    "proxyLogLevel",
+    "proxyComponentLogLevel",
+    "domain",
+    "meshConfig",
+    "serviceCluster",
+    "stsPort",
+    "tokenManagerPlugin",
+    "templateFile",
+    "outlierLogPath",
+    "configPath",
+    "binaryPath",
+    "drainDuration",
+    "parentShutdownDuration",
+    "discoveryAddress",
+    "discoveryRefreshDelay",
+    "zipkinAddress",
+    "connectTimeout",
+    "statsdUdpAddress",
+    "controlPlaneAuthPolicy",
+    "applicationPorts",
+    "trust-domain",
+    "log_target",
+    "log_rotate",
+    "log_stacktrace_level",
+    "log_caller",
+    "proxyLogPath",
+    "id",
+    "ip",
+];
+pub(super) const SWITCHES: &[&str] = &["log_as_json", "profiling", "controlPlaneBootstrap"];
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match arguments.positional.first().map_or("sidecar", String::as_str) {
+        "router" | "waypoint" | "ingress" => {
+            let message = "only the role `sidecar` is there; a gateway needs a control plane";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        _ => {}
+    }
+    log(arguments)?;
+    if !arguments.unknown.is_empty() {
+        tracing::info!(flags = ?arguments.unknown, "ignored flags that are not known");
+    }
+    let owned = |name: &str| arguments.get(name).map(str::to_owned);
+    let flags = Overrides {
+        concurrency: owned("concurrency"),
+        status_port: owned("statusPort"),
+        admin_port: owned("proxyAdminPort"),
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let settings = Settings::read(&env, &flags)
+        .map_err(|errors| Failure::Usage(format!("settings are wrong:\n  {}", errors.join("\n  "))))?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    runtime.block_on(sidecar::run(settings)).map_err(Failure::Failed)
+}
+
+/// Logs to standard error; standard output is for access logs.
+fn log(arguments: &Arguments) -> Result<(), Failure> {
+    // Istio's value may be `scope:level,…`; the sidecar has one scope, `default`.
+    let given = arguments.get("log_output_level").unwrap_or("info");
+    let mut levels = given.split(',').filter_map(|part| match part.split_once(':') {
+        Some(("default" | "all", level)) => Some(level),
+        Some(_) => None,
+        None => Some(part),
+    });
+    let level = match levels.next_back().unwrap_or("info") {
+        "none" => tracing::level_filters::LevelFilter::OFF,
+        "fatal" | "error" => tracing::level_filters::LevelFilter::ERROR,
+        "warn" | "warning" => tracing::level_filters::LevelFilter::WARN,
+        "info" => tracing::level_filters::LevelFilter::INFO,
+        "debug" | "trace" => tracing::level_filters::LevelFilter::DEBUG,
+        _ => {
+            let message = format!("--log_output_level={given:?}: expected none, error, warn, info or debug");
+            return Err(Failure::Usage(message));
+        }
+    };
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    if arguments.get("log_as_json").is_some_and(|value| value != "false") {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.with_ansi(colour).init();
+    }
+    Ok(())
+}

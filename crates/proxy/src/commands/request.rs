@@ -1,0 +1,42 @@
+//! `request`: ask the sidecar and print its answer (the preStop hook uses it for `POST /drain`).
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::Failure;
+use super::arguments::Arguments;
+use super::ask::ask;
+
+pub(super) const FLAGS: &[&str] = &["debug-port"];
+const PORTS: [u16; 4] = [15000, 15004, 15020, 15021];
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    arguments.known_only()?;
+    let port: u16 = arguments.read("debug-port", PORTS[0])?;
+    if !PORTS.contains(&port) {
+        return Err(Failure::Usage(format!("--debug-port={port}: expected one of {PORTS:?}")));
+    }
+    let (method, path, body) = match arguments.positional.as_slice() {
+        [method, path] => (method, path, ""),
+        [method, path, body] => (method, path, body.as_str()),
+        _ => return Err(Failure::Usage("expected METHOD PATH [BODY]".to_owned())),
+    };
+    let separator = if path.starts_with('/') { "" } else { "/" };
+    let path = format!("{separator}{path}");
+    if !method.bytes().all(|byte| byte.is_ascii_alphabetic())
+        || !path.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Err(Failure::Usage(format!(
+            "{method:?} {path:?}: expected a method and a path without blanks"
+        )));
+    }
+    let authority = format!("127.0.0.1:{port}");
+    let (code, answer) = ask(&authority, &method.to_ascii_uppercase(), &path, body, Duration::from_secs(60))
+        .map_err(|error| Failure::Failed(format!("{method} http://{authority}{path}: {error}")))?;
+    // A reader that has gone does not want the rest.
+    let _ = std::io::stdout().write_all(&answer);
+    match code {
+        404 | ..=399 => Ok(()),
+        _ => Err(Failure::Failed(format!("{method} http://{authority}{path}: HTTP status {code}"))),
+    }
+}

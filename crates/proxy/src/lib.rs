@@ -1,0 +1,33 @@
+//! The sidecar: it carries a pod's traffic to where it was going anyway, and sees, bounds and drains it.
+//!
+//! The rooms, in the order in which a connection passes them:
+//!
+//! - [`commands`]: the command line, one file a command
+//! - [`settings`]: what the pod's author and the operator configure, from the environment
+//! - [`identity`]: who this pod is
+//! - [`sidecar`]: the whole: bind, start, be ready, leave
+//! - [`life`]: starting, ready, draining, gone
+//! - [`worker`]: one thread a core, each with listeners and connections of its own
+//! - [`listener`]: bind, accept, back off
+//! - [`destination`]: where a captured connection was going, and whether that is a loop
+//! - [`connection`]: one captured connection, from accepting it to closing it
+//! - [`upstream`]: connect onwards
+//! - [`tcp`]: carry bytes both ways
+//! - [`telemetry`]: counters and their text
+//! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
+//! - `system`: the system calls that no crate wraps safely
+
+pub mod commands;
+pub mod connection;
+pub mod destination;
+pub mod identity;
+pub mod life;
+pub mod listener;
+pub mod settings;
+pub mod sidecar;
+pub mod status;
+mod system;
+pub mod tcp;
+pub mod telemetry;
+pub mod upstream;
+pub mod worker;

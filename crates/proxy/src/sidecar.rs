@@ -1,0 +1,136 @@
+//! The whole sidecar: bind, start the workers, say that it is ready, and leave when it is told to.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::life::{Life, Phase};
+use crate::listener;
+use crate::settings::{Ports, Settings};
+use crate::status::{self, Status};
+use crate::telemetry::Telemetry;
+use crate::worker::{self, Listeners, Worker};
+
+/// Runs the sidecar until SIGTERM, SIGINT or `POST /quitquitquit`. Must run on a local runtime.
+///
+/// # Errors
+///
+/// A listener cannot be bound or a worker cannot be started, with its name and the reason.
+pub async fn run(settings: Settings) -> Result<(), String> {
+    let started = Instant::now();
+    raise_descriptor_limit();
+    let signals = Signals::listen()?;
+    let life = Arc::new(Life::default());
+    let telemetry = Arc::new(Telemetry::new(settings.workers, settings.identity.clone()));
+
+    // Readiness comes first, so that whoever waits for us hears "not yet" instead of nothing.
+    let status = Arc::new(Status { life: Arc::clone(&life), telemetry: Arc::clone(&telemetry) });
+    let mut ports = settings.ports;
+    ports.readiness = serve_status(status::Listener::Readiness, &settings.bind, ports.readiness, &status)?;
+    ports.agent = serve_status(status::Listener::Agent, &settings.bind, ports.agent, &status)?;
+    ports.metrics = serve_status(status::Listener::Metrics, &settings.bind, ports.metrics, &status)?;
+
+    let outbound = listener::bind(&settings.bind, ports.outbound, settings.workers)?;
+    let inbound = listener::bind(&settings.bind, ports.inbound, settings.workers)?;
+    ports.outbound = first_port(&outbound)?;
+    ports.inbound = first_port(&inbound)?;
+    for (index, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
+        let worker =
+            Worker { ports, limits: settings.limits, shard: telemetry.shard(index), life: Arc::clone(&life) };
+        worker::start(index, worker, Listeners { outbound, inbound })?;
+    }
+    life.advance(Phase::Ready);
+    log_ready(&ports, settings.workers, started.elapsed());
+
+    tokio::select! {
+        () = signals.first() => {
+            tracing::info!(active = telemetry.active(), "told to leave; draining");
+            tokio::select! {
+                () = life.terminate(settings.drain, &telemetry) => {}
+                () = life.reached(Phase::Gone) => {}
+            }
+        }
+        () = life.reached(Phase::Gone) => {
+            // The answer to the order that got us here is still on its way.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    tracing::info!(active = telemetry.active(), "leaving");
+    Ok(())
+}
+
+/// SIGTERM and SIGINT, heard from before the first listener is bound.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen to signals: {error}"));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn first(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves one status listener on each of `addresses` and returns its port. Port 0 in the settings of the agent turns
+/// it off in Istio; here the kernel then chooses one.
+fn serve_status(
+    kind: status::Listener,
+    addresses: &[IpAddr],
+    port: u16,
+    status: &Arc<Status>,
+) -> Result<u16, String> {
+    let listeners = listener::bind(addresses, port, 1)?;
+    let port = first_port(&listeners)?;
+    for listener in listeners.into_iter().flatten() {
+        let listener = TcpListener::from_std(listener).map_err(|error| format!("cannot listen: {error}"))?;
+        tokio::task::spawn_local(status::serve(kind, listener, Arc::clone(status)));
+    }
+    Ok(port)
+}
+
+fn first_port(lists: &[Vec<std::net::TcpListener>]) -> Result<u16, String> {
+    let address = lists.first().and_then(|list| list.first()).map(std::net::TcpListener::local_addr);
+    match address {
+        Some(Ok(address)) => Ok(SocketAddr::port(&address)),
+        Some(Err(error)) => Err(format!("cannot listen: {error}")),
+        None => Err("cannot listen: no address to bind".to_owned()),
+    }
+}
+
+/// Each connection takes two descriptors, and the soft limit is often 1,024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit of file descriptors");
+    }
+}
+
+fn log_ready(ports: &Ports, workers: usize, took: Duration) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        workers,
+        outbound = ports.outbound,
+        inbound = ports.inbound,
+        agent = ports.agent,
+        readiness = ports.readiness,
+        metrics = ports.metrics,
+        start_ms = took.as_secs_f64() * 1e3,
+        "ready"
+    );
+}

@@ -1,0 +1,314 @@
+//! Carry bytes both ways between two TCP connections, with half-close and resets carried over.
+//!
+//! A connection that is idle owns no buffer: bytes pass through one scratch buffer of the worker, and only what the
+//! receiver does not take at once is kept, so that a slow reader costs at most [`SCRATCH`] and stops its sender.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::telemetry::{Counter, Flag, Side};
+
+/// Size in bytes of a worker's scratch buffer: the most that one read takes and one direction keeps.
+pub const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// Carries bytes between `client` and `upstream` until both have finished, one breaks, or nothing moves for `idle`.
+/// `prefix` was read from the client before and goes to the upstream first.
+///
+/// Half-close passes through: when one side ends its stream, the other sees the end and may go on sending. When one
+/// side breaks, the other is reset, once it has been given what had arrived.
+pub async fn carry(
+    client: TcpStream,
+    upstream: TcpStream,
+    prefix: Vec<u8>,
+    side: &Side,
+    idle: Duration,
+) -> Flag {
+    side.received.add(prefix.len() as u64);
+    let mut out =
+        Pump { kept: prefix, counter: Counts::Read(&side.received), ..Pump::new(&client, &upstream) };
+    let mut back = Pump { counter: Counts::Written(&side.sent), ..Pump::new(&upstream, &client) };
+    let mut last = Instant::now();
+    let mut timer = std::pin::pin!(tokio::time::sleep_until(last + idle));
+    let mut moved = 0;
+    let flag = poll_fn(|context| {
+        let polled = (out.poll(context), back.poll(context));
+        if let Some(flag) = ending(&out, &back, polled) {
+            return Poll::Ready(flag);
+        }
+        if out.moved + back.moved != moved {
+            moved = out.moved + back.moved;
+            last = Instant::now();
+        }
+        // The timer is only moved when it fires, so that it costs nothing for each message.
+        while timer.as_mut().poll(context).is_ready() {
+            if last.elapsed() >= idle {
+                return Poll::Ready(Flag::Idle);
+            }
+            timer.as_mut().reset(last + idle);
+        }
+        Poll::Pending
+    })
+    .await;
+    if flag != Flag::None {
+        reset(&client);
+        reset(&upstream);
+    }
+    flag
+}
+
+/// Makes closing `stream` a reset, so that its peer learns that bytes may be missing.
+pub(crate) fn reset(stream: &TcpStream) {
+    // It fails only where the connection is gone already.
+    let _ = stream.set_zero_linger();
+}
+
+fn ending(out: &Pump, back: &Pump, polled: (Poll<End>, Poll<End>)) -> Option<Flag> {
+    match polled {
+        // A sender that broke ends both ways at once.
+        (Poll::Ready(End::ReadFailed), _) => Some(Flag::DownstreamReset),
+        (_, Poll::Ready(End::ReadFailed)) => Some(Flag::UpstreamReset),
+        // A receiver that broke may have said something before; that is read to its end first.
+        (Poll::Ready(_), Poll::Ready(_)) if out.end == Some(End::WriteFailed) => Some(Flag::UpstreamReset),
+        (Poll::Ready(_), Poll::Ready(_)) if back.end == Some(End::WriteFailed) => Some(Flag::DownstreamReset),
+        (Poll::Ready(_), Poll::Ready(_)) => Some(Flag::None),
+        _ => None,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The sender ended its stream, and the receiver has all of it.
+    Finished,
+    ReadFailed,
+    WriteFailed,
+}
+
+enum Counts<'a> {
+    Nothing,
+    Read(&'a Counter),
+    Written(&'a Counter),
+}
+
+/// One direction.
+struct Pump<'a> {
+    from: &'a TcpStream,
+    to: &'a TcpStream,
+    /// What the receiver has not taken yet, from `start` on.
+    kept: Vec<u8>,
+    start: usize,
+    counter: Counts<'a>,
+    moved: u64,
+    end: Option<End>,
+}
+
+impl<'a> Pump<'a> {
+    fn new(from: &'a TcpStream, to: &'a TcpStream) -> Pump<'a> {
+        Pump { from, to, kept: Vec::new(), start: 0, counter: Counts::Nothing, moved: 0, end: None }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        if let Some(end) = self.end {
+            return Poll::Ready(end);
+        }
+        let end = ready!(self.run(context));
+        self.end = Some(end);
+        Poll::Ready(end)
+    }
+
+    fn run(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if self.start < self.kept.len() {
+                if ready!(self.flush(context)).is_err() {
+                    return Poll::Ready(End::WriteFailed);
+                }
+                continue;
+            }
+            if ready!(self.from.poll_read_ready(context)).is_err() {
+                return Poll::Ready(End::ReadFailed);
+            }
+            match BUFFER.with_borrow_mut(|buffer| self.once(buffer)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // It fails only when the receiver has gone; then there is nobody to tell.
+                    let _ = SockRef::from(self.to).shutdown(Shutdown::Write);
+                    return Poll::Ready(End::Finished);
+                }
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    /// Reads once and writes what was read; keeps what the receiver does not take. False at the end of the stream.
+    fn once(&mut self, buffer: &mut [u8]) -> Result<bool, End> {
+        let count = match self.from.try_read(buffer) {
+            Ok(0) => return Ok(false),
+            Ok(count) => count,
+            Err(error) if again(&error) => return Ok(true),
+            Err(_) => return Err(End::ReadFailed),
+        };
+        self.moved += count as u64;
+        if let Counts::Read(counter) = self.counter {
+            counter.add(count as u64);
+        }
+        let written = match self.to.try_write(&buffer[..count]) {
+            Ok(written) => written,
+            Err(error) if again(&error) => 0,
+            Err(_) => return Err(End::WriteFailed),
+        };
+        self.written(written);
+        if written < count {
+            self.kept = buffer[written..count].to_vec();
+            self.start = 0;
+        }
+        Ok(true)
+    }
+
+    fn flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.to.poll_write_ready(context))?;
+        match self.to.try_write(&self.kept[self.start..]) {
+            Ok(written) => {
+                self.start += written;
+                self.moved += written as u64;
+                self.written(written);
+                if self.start == self.kept.len() {
+                    self.kept = Vec::new();
+                    self.start = 0;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(error) if again(&error) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn written(&self, count: usize) {
+        if let Counts::Written(counter) = self.counter {
+            counter.add(count as u64);
+        }
+    }
+}
+
+fn again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A client and a server with `carry` between them.
+    struct Line {
+        client: TcpStream,
+        server: TcpStream,
+        carried: tokio::task::JoinHandle<(Flag, u64, u64)>,
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    async fn line(prefix: &[u8], idle: Duration) -> Line {
+        let (client, downstream) = pair().await;
+        let (upstream, server) = pair().await;
+        let prefix = prefix.to_vec();
+        let carried = tokio::spawn(async move {
+            let side = Side::default();
+            let flag = carry(downstream, upstream, prefix, &side, idle).await;
+            (flag, side.received.get(), side.sent.get())
+        });
+        Line { client, server, carried }
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn half_close_passes_and_the_other_way_goes_on() {
+        let mut line = line(b"he", LONG).await;
+        line.client.write_all(b"llo").await.unwrap();
+        line.client.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        line.server.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"hello");
+        line.server.write_all(b"later").await.unwrap();
+        drop(line.server);
+        let mut answer = Vec::new();
+        line.client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"later");
+        assert_eq!(line.carried.await.unwrap(), (Flag::None, 5, 5));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_resets_the_server() {
+        let mut line = line(b"", LONG).await;
+        line.client.write_all(b"x").await.unwrap();
+        assert_eq!(line.server.read_u8().await.unwrap(), b'x');
+        line.client.set_zero_linger().unwrap();
+        drop(line.client);
+        let error = line.server.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(line.carried.await.unwrap().0, Flag::DownstreamReset);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_resets_resets_the_client() {
+        let mut line = line(b"", LONG).await;
+        line.server.write_all(b"x").await.unwrap();
+        assert_eq!(line.client.read_u8().await.unwrap(), b'x');
+        line.server.set_zero_linger().unwrap();
+        drop(line.server);
+        let error = line.client.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(line.carried.await.unwrap().0, Flag::UpstreamReset);
+    }
+
+    #[tokio::test]
+    async fn megabytes_arrive_whole_through_a_slow_reader() {
+        let Line { mut client, mut server, carried } = line(b"", LONG).await;
+        let sent: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let copy = sent.clone();
+        let writer = tokio::spawn(async move {
+            server.write_all(&copy).await.unwrap();
+        });
+        let mut got = Vec::new();
+        let mut piece = vec![0; 777];
+        loop {
+            match client.read(&mut piece).await.unwrap() {
+                0 => break,
+                count => got.extend_from_slice(&piece[..count]),
+            }
+        }
+        writer.await.unwrap();
+        drop(client);
+        assert!(got == sent);
+        assert_eq!(carried.await.unwrap(), (Flag::None, 0, 8_000_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_connection_and_a_word_postpones_it() {
+        // Time is the test's: it passes only when everybody waits.
+        let started = Instant::now();
+        let Line { mut client, mut server, carried } = line(b"", Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_secs(45)).await;
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'x');
+        assert_eq!(carried.await.unwrap().0, Flag::Idle);
+        assert!(started.elapsed() >= Duration::from_secs(105), "{:?}", started.elapsed());
+    }
+}

@@ -1,0 +1,144 @@
+//! The sidecar as a process on loopback, without capture and without root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use support::{Sidecar, ask, eventually, get, metric, patient};
+
+const PORTS: [&str; 4] =
+    ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
+
+/// The sidecar on loopback, all ports chosen by the kernel.
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
+    command.args(["proxy", "sidecar", "--statusPort=0", "--proxyAdminPort", "0"]);
+    command.env("OUTRIGGER_BIND", "127.0.0.1");
+    for port in PORTS {
+        command.env(port, "0");
+    }
+    command
+}
+
+fn at(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+#[test]
+fn it_is_ready_counts_and_leaves_on_sigterm() {
+    let mut command = command();
+    command.env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true").env("MINIMUM_DRAIN_DURATION", "0s");
+    let mut sidecar = Sidecar::start(command);
+    assert_eq!(get(at(sidecar.port("readiness")), "/healthz/ready"), (200, String::new()));
+    assert_eq!(get(at(sidecar.port("readiness")), "/").0, 404);
+    let (code, text) = get(at(sidecar.port("metrics")), "/stats/prometheus");
+    assert_eq!(code, 200);
+    assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &[]), 0.0);
+    assert_eq!(metric(&text, "istio_build", &["component=\"proxy\""]), 1.0);
+    sidecar.terminate();
+    assert!(sidecar.ended().success());
+}
+
+#[test]
+fn a_direct_connection_to_a_capture_port_is_closed_and_counted() {
+    let sidecar = Sidecar::start(command());
+    for (name, reporter) in [("outbound", "source"), ("inbound", "destination")] {
+        let mut stream = patient(TcpStream::connect(at(sidecar.port(name))).unwrap());
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{name} closes without a word");
+        let text = get(at(sidecar.port("metrics")), "/stats/prometheus").1;
+        let reporter = format!("reporter=\"{reporter}\"");
+        let refused = metric(&text, "outrigger_connections_refused_total", &[&reporter, "reason=\"direct\""]);
+        assert_eq!(refused, 1.0, "{text}");
+        assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &[]), 0.0);
+    }
+}
+
+#[test]
+fn quitquitquit_ends_it_at_once_and_is_answered() {
+    let mut sidecar = Sidecar::start(command());
+    let agent = at(sidecar.port("agent"));
+    assert_eq!(ask(TcpStream::connect(agent).unwrap(), "GET", "/quitquitquit").0, 405);
+    let answer = ask(TcpStream::connect(agent).unwrap(), "POST", "/quitquitquit");
+    assert_eq!(answer, (200, "OK".to_owned()));
+    assert!(sidecar.ended().success());
+}
+
+#[test]
+fn a_drained_sidecar_stays_ready_and_leaves_at_once_on_sigterm() {
+    let mut sidecar = Sidecar::start(command());
+    let agent = at(sidecar.port("agent"));
+    assert_eq!(ask(TcpStream::connect(agent).unwrap(), "POST", "/drain"), (200, "OK".to_owned()));
+    assert_eq!(get(at(sidecar.port("readiness")), "/healthz/ready").0, 200);
+    sidecar.terminate();
+    assert!(sidecar.ended().success());
+}
+
+#[test]
+fn sigterm_ends_readiness_before_it_ends_the_sidecar() {
+    let mut command = command();
+    command.env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true").env("MINIMUM_DRAIN_DURATION", "1h");
+    let sidecar = Sidecar::start(command);
+    sidecar.terminate();
+    eventually("readiness ends", || {
+        (get(at(sidecar.port("readiness")), "/healthz/ready").0 == 503).then_some(())
+    });
+}
+
+#[test]
+fn wait_succeeds_when_ready_and_fails_in_time() {
+    let sidecar = Sidecar::start(command());
+    let wait = |port: u16| {
+        let url = format!("--url=http://127.0.0.1:{port}/healthz/ready");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
+        command.args(["wait", &url, "--timeoutSeconds", "1", "--periodMillis=50"]).output().unwrap()
+    };
+    assert!(wait(sidecar.port("readiness")).status.success());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let failed = wait(closed);
+    assert_eq!(failed.status.code(), Some(1));
+    let message = String::from_utf8(failed.stderr).unwrap();
+    assert!(message.contains("not ready in 1 s") && message.contains(&closed.to_string()), "{message}");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for variable in PORTS {
+        let output = command().env(variable, &port).stdout(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{variable}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{message}");
+    }
+}
+
+#[test]
+fn bad_settings_are_told_all_at_once() {
+    let output = command().env("ENVOY_STATUS_PORT", "x").env("MINIMUM_DRAIN_DURATION", "y").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("ENVOY_STATUS_PORT=\"x\"") && message.contains("MINIMUM_DRAIN_DURATION=\"y\""),
+        "{message}"
+    );
+}
+
+#[test]
+fn flags_of_other_ages_are_tolerated_and_other_roles_are_not() {
+    let mut aged = command();
+    aged.args([
+        "--domain",
+        "a.svc.cluster.local",
+        "--proxyLogLevel=warning",
+        "--log_output_level=default:info",
+    ]);
+    aged.args(["--discoveryAddress", "istio-pilot:15007", "--someday-flag", "--profiling"]);
+    Sidecar::start(aged);
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_outrigger-proxy")).args(["proxy", "router"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

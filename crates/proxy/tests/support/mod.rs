@@ -1,0 +1,126 @@
+//! What the tests share: the sidecar as a process, and an HTTP client that reads what it answers.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// A test that has to wait longer than this has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running sidecar. Dropping it kills it.
+pub struct Sidecar {
+    pub child: Child,
+    /// The ports that it says it is bound to, by the names in its log.
+    pub ports: BTreeMap<String, u16>,
+    log: Receiver<String>,
+}
+
+impl Sidecar {
+    /// Starts `command`, which must lead to `outrigger-proxy proxy`, and waits until it says that it is ready.
+    pub fn start(mut command: Command) -> Sidecar {
+        command.arg("--log_as_json").stderr(Stdio::piped()).stdin(Stdio::null());
+        let mut child = command.spawn().expect("the sidecar starts");
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, log) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut sidecar = Sidecar { child, ports: BTreeMap::new(), log };
+        let ready = sidecar.logged("ready");
+        for (name, value) in ready.as_object().unwrap() {
+            if let Some(port) = value.as_u64().and_then(|number| u16::try_from(number).ok()) {
+                sidecar.ports.insert(name.clone(), port);
+            }
+        }
+        sidecar
+    }
+
+    /// Waits for the log line whose message is `message`.
+    pub fn logged(&self, message: &str) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line =
+                self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no {message:?} in the log:\n{seen}"));
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&line)
+                && value["message"] == message
+            {
+                return value;
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+    }
+
+    pub fn port(&self, name: &str) -> u16 {
+        self.ports[name]
+    }
+
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until the sidecar has ended by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        eventually("the sidecar ends", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks until `question` has an answer.
+pub fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One request on a connection of its own: status and body.
+pub fn ask(stream: TcpStream, method: &str, path: &str) -> (u16, String) {
+    let mut stream = patient(stream);
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {answer:?}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(TcpStream::connect(address).unwrap(), "GET", path)
+}
+
+/// A stream that fails a test instead of hanging it.
+pub fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// The sum of the samples of `name` in `text` whose labels hold all of `labels`.
+pub fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let lines = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
