@@ -206,6 +206,9 @@ impl Settings {
         if value.is_null() {
             value = Value::Object(Map::new());
         }
+        if !value.is_object() {
+            return Err(refuse(format!("settings are an object of kind {KIND}, not a list or a scalar")));
+        }
         let settings: Self = serde_path_to_error::deserialize(value).map_err(|e| {
             let (field, pointer) = field_path(e.path());
             let at = positions.get(&pointer).map(|(line, column)| format!("line {line}, column {column}: "));
@@ -291,3 +294,6 @@ fn field_path(path: &serde_path_to_error::Path) -> (String, String) {
     }
     (path.to_string(), pointer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use super::{KubernetesVersion, NativeSidecars, Settings};
+use crate::policy::Policy;
+
+fn refused(text: &str) -> String {
+    Settings::parse(text, "config.yaml").unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    let settings = Settings::parse("", "test").unwrap();
+    assert_eq!(settings.policy, Policy::Enabled);
+    assert_eq!(settings.namespaces, [""]);
+    assert_eq!(settings.pack, "outrigger");
+    assert_eq!(settings.default_templates, ["sidecar"]);
+    assert_eq!(settings.revision, "default");
+    assert!(settings.native_sidecars());
+}
+
+#[test]
+fn everything_can_be_said() {
+    let text = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\npolicy: disabled\nexcludeNamespaces: [a]\n\
+        neverInjectSelector: [{matchLabels: {a: b}}]\nalwaysInjectSelector: []\ninjectedAnnotations: {k: v}\n\
+        pack: istio\ndefaultTemplates: [sidecar, x]\ntemplates: {x: \"\"}\naliases: {y: [x]}\nrevision: canary\n\
+        nativeSidecars: \"false\"\nkubernetesVersion: \"1.30\"\nplatform: openshift\ncompliancePolicy: fips-140-3\n\
+        values: {a: {b: 1}}\nmeshConfig: {c: d}\ninstallationNamespace: mesh\n";
+    let settings = Settings::parse(text, "test").unwrap();
+    assert_eq!(settings.kubernetes_version, KubernetesVersion { major: 1, minor: 30 });
+    assert_eq!(settings.native_sidecars, NativeSidecars::False);
+    assert_eq!(settings.values["a"]["b"], 1);
+    assert!(settings.is_exempt("mesh"));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line() {
+    for (text, message) in [
+        (
+            "policy: enabled\npolcy: off\n",
+            "config.yaml: line 2, column 1: polcy: unknown field `polcy`, expected one of",
+        ),
+        (
+            "policy: sometimes",
+            "config.yaml: line 1, column 1: policy: \"sometimes\" is none of off, disabled, enabled",
+        ),
+        ("a: [", "config.yaml: line 2, column 1: while parsing a node"),
+        ("kubernetesVersion: 1.30", "config.yaml: line 1, column 1: kubernetesVersion: 1.3 must be quoted"),
+        ("kubernetesVersion: \"new\"", "is no Kubernetes version; write it as 1.34"),
+        ("nativeSidecars: maybe", "nativeSidecars: \"maybe\" is none of auto, true, false"),
+        (
+            "\nnamespaces: [a]\nexcludeNamespaces: [b]",
+            "line 3, column 1: excludeNamespaces: cannot stand together with",
+        ),
+        ("excludeNamespaces: [\"\"]", "excludeNamespaces: may not hold \"\" (every namespace)"),
+        ("kind: Injector", "line 1, column 1: kind: \"Injector\" is not \"InjectorConfig\""),
+        (
+            "neverInjectSelector:\n- matchLabel: {}",
+            "line 2, column 3: neverInjectSelector[0].matchLabel: unknown field",
+        ),
+        ("alwaysInjectSelector: [{matchExpressions: [{key: a, operator: In}]}]", "a: In needs values"),
+        ("compliancePolicy: fips", "compliancePolicy: \"fips\" is none of"),
+        ("- a", "settings are an object of kind InjectorConfig"),
+    ] {
+        let error = refused(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
+fn contradictions_are_told_all_at_once() {
+    let error = refused("kind: X\nrevision: \"\"\ndefaultTemplates: []\n");
+    assert_eq!(error.lines().count(), 3, "{error}");
+}
+
+#[test]
+fn versions_are_compared_by_number() {
+    let version = |text: &str| text.parse::<KubernetesVersion>().unwrap();
+    assert!(version("v1.9.3") < version("1.29+"));
+    assert_eq!(version("1.34"), KubernetesVersion { major: 1, minor: 34 });
+    assert!("1".parse::<KubernetesVersion>().is_err());
+}
