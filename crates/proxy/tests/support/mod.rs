@@ -1,6 +1,9 @@
 //! What the tests share: the sidecar as a process, and an HTTP client that reads what it answers.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "netns-tests")]
+pub mod namespace;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,0 +1,207 @@
+//! The sidecar in a pod's network namespace, with real redirects. Needs root, nft and ip.
+#![cfg(feature = "netns-tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use support::namespace::{PEER_V4, PEER_V6, POD_V4, POD_V6, Pod, VIP};
+use support::{ask, eventually, metric, patient};
+
+/// Accepts one connection, reads to its end, answers `said: …` and closes. Gives the peer's address.
+fn answer_after_the_end(listener: TcpListener) -> thread::JoinHandle<SocketAddr> {
+    thread::spawn(move || {
+        let (stream, peer) = listener.accept().unwrap();
+        let mut stream = patient(stream);
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        write!(stream, "said: {said}").unwrap();
+        peer
+    })
+}
+
+/// Sends `text`, ends its stream and reads the answer.
+fn say(stream: TcpStream, text: &str) -> String {
+    let mut stream = patient(stream);
+    stream.write_all(text.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn outbound_is_carried_to_where_it_was_going() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar(&[]);
+    for (address, client) in [(PEER_V4, POD_V4), (PEER_V6, POD_V6)] {
+        let listener = pod.peer.listen(address, 80);
+        let server = answer_after_the_end(listener);
+        let stream = pod.inside.connect((address, 80).into()).unwrap();
+        assert_eq!(say(stream, "hello"), "said: hello");
+        assert_eq!(server.join().unwrap().ip(), client, "the peer sees the pod's address");
+    }
+    eventually("both connections are counted", || {
+        let text = pod.metrics(&sidecar);
+        let count = |name: &str| metric(&text, name, &["reporter=\"source\""]);
+        (count("istio_tcp_connections_closed_total") == 2.0).then(|| {
+            assert_eq!(count("istio_tcp_connections_opened_total"), 2.0);
+            assert_eq!(count("istio_tcp_received_bytes_total"), 10.0);
+            assert_eq!(count("istio_tcp_sent_bytes_total"), 22.0);
+            assert_eq!(count("outrigger_connections_active"), 0.0);
+        })
+    });
+}
+
+#[test]
+fn inbound_is_carried_to_the_application_from_the_inbound_source() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar(&[]);
+    for (address, source) in [(POD_V4, "127.0.0.6"), (POD_V6, "::6")] {
+        let server = answer_after_the_end(pod.inside.listen(address, 8080));
+        let stream = pod.peer.connect((address, 8080).into()).unwrap();
+        assert_eq!(say(stream, "hello"), "said: hello");
+        assert_eq!(server.join().unwrap().ip(), source.parse::<IpAddr>().unwrap());
+    }
+    eventually("both connections are counted", || {
+        let text = pod.metrics(&sidecar);
+        let count = |name: &str| metric(&text, name, &["reporter=\"destination\""]);
+        (count("istio_tcp_connections_closed_total") == 2.0).then(|| {
+            assert_eq!(count("istio_tcp_received_bytes_total"), 10.0);
+            assert_eq!(count("istio_tcp_sent_bytes_total"), 22.0);
+        })
+    });
+}
+
+#[test]
+fn a_call_to_oneself_by_way_of_a_service_passes_both_directions() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar(&[]);
+    let server = answer_after_the_end(pod.inside.listen(POD_V4, 8080));
+    let stream = pod.inside.connect((VIP, 80).into()).unwrap();
+    assert_eq!(say(stream, "me"), "said: me");
+    assert_eq!(server.join().unwrap().ip().to_string(), "127.0.0.6");
+    eventually("both directions are counted", || {
+        let text = pod.metrics(&sidecar);
+        (metric(&text, "istio_tcp_connections_closed_total", &[]) == 2.0).then_some(())
+    });
+    let text = pod.metrics(&sidecar);
+    assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &["reporter=\"source\""]), 1.0);
+    assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &["reporter=\"destination\""]), 1.0);
+}
+
+#[test]
+fn what_would_loop_is_closed_and_counted() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar(&[]);
+    // From the peer every port is turned to 15006, the capture ports themselves too.
+    for (address, port) in
+        [(POD_V4, 15006), (POD_V4, 15001), (POD_V6, 15006), (POD_V4, 15000), (POD_V4, 15053)]
+    {
+        let mut stream = patient(pod.peer.connect((address, port).into()).unwrap());
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{address} {port}");
+    }
+    let mut stream = patient(pod.inside.connect(([127, 0, 0, 1], 15001).into()).unwrap());
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    let text = pod.metrics(&sidecar);
+    let refused = |labels: &[&str]| metric(&text, "outrigger_connections_refused_total", labels);
+    assert_eq!(refused(&["reporter=\"destination\"", "reason=\"direct\""]), 2.0);
+    assert_eq!(refused(&["reporter=\"destination\"", "reason=\"own_listener\""]), 3.0);
+    assert_eq!(refused(&["reporter=\"source\"", "reason=\"direct\""]), 1.0);
+    assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &[]), 0.0);
+}
+
+#[test]
+fn nobody_from_outside_may_end_the_sidecar() {
+    let pod = Pod::new();
+    let mut sidecar = pod.sidecar(&[]);
+    for address in [POD_V4, POD_V6] {
+        for path in ["/quitquitquit", "/drain"] {
+            let (code, _) = ask(pod.peer.connect((address, 15020).into()).unwrap(), "POST", path);
+            assert_eq!(code, 403, "{path}");
+        }
+    }
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 15020));
+    assert_eq!(ask(pod.inside.connect(loopback).unwrap(), "POST", "/quitquitquit").0, 200);
+    assert!(sidecar.ended().success());
+}
+
+#[test]
+fn a_refused_destination_is_a_reset() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar(&[]);
+    // The reset may be here before connect has returned.
+    let read = pod.inside.connect((PEER_V4, 81).into()).and_then(|stream| patient(stream).read(&mut [0]));
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let flags = ["reporter=\"source\"", "response_flags=\"UF\""];
+    eventually("it is counted", || {
+        (metric(&pod.metrics(&sidecar), "istio_tcp_connections_closed_total", &flags) == 1.0).then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_at_once() {
+    let pod = Pod::new();
+    let _sidecar = pod.sidecar(&[]);
+    let listener = pod.peer.listen(PEER_V4, 3306);
+    let server = thread::spawn(move || {
+        let mut stream = patient(listener.accept().unwrap().0);
+        stream.write_all(b"mysql 8").unwrap();
+        let mut said = [0; 5];
+        stream.read_exact(&mut said).unwrap();
+        said
+    });
+    let mut stream = patient(pod.inside.connect((PEER_V4, 3306).into()).unwrap());
+    let mut greeting = [0; 7];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"mysql 8");
+    stream.write_all(b"login").unwrap();
+    assert_eq!(&server.join().unwrap(), b"login");
+}
+
+#[test]
+fn sigterm_lets_what_is_in_flight_finish() {
+    let pod = Pod::new();
+    let env = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "0s")];
+    let mut sidecar = pod.sidecar(&env);
+    let listener = pod.inside.listen(POD_V4, 8080);
+    let mut client = patient(pod.peer.connect((POD_V4, 8080).into()).unwrap());
+    let mut server = patient(listener.accept().unwrap().0);
+    sidecar.terminate();
+    eventually("readiness ends", || {
+        let (code, _) = ask(pod.peer.connect((POD_V4, 15021).into()).unwrap(), "GET", "/healthz/ready");
+        (code == 503).then_some(())
+    });
+    // The application may still call out until its end, and the open connection still carries.
+    let outside = answer_after_the_end(pod.peer.listen(PEER_V4, 80));
+    assert_eq!(say(pod.inside.connect((PEER_V4, 80).into()).unwrap(), "bye"), "said: bye");
+    outside.join().unwrap();
+    server.write_all(b"the rest").unwrap();
+    drop(server);
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "the rest");
+    drop(client);
+    assert!(sidecar.ended().success());
+}
+
+#[test]
+fn without_descriptors_it_backs_off_and_recovers() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar_with_descriptors(64);
+    let listener = pod.peer.listen(PEER_V4, 80);
+    let held: Vec<TcpStream> =
+        (0..80).map(|_| patient(pod.inside.connect((PEER_V4, 80).into()).unwrap())).collect();
+    // Metrics cannot be asked for now: that takes a descriptor too. The log says it.
+    sidecar.logged("accept failed");
+    drop(held);
+    drop(listener);
+    let server = answer_after_the_end(pod.peer.listen(PEER_V4, 8081));
+    assert_eq!(say(pod.inside.connect((PEER_V4, 8081).into()).unwrap(), "again"), "said: again");
+    server.join().unwrap();
+    let text = pod.metrics(&sidecar);
+    assert!(metric(&text, "outrigger_accept_errors_total", &["reporter=\"source\""]) >= 1.0, "{text}");
+}

@@ -1,0 +1,180 @@
+//! A pod's network namespace and that of a peer, joined by a veth pair, with capture rules as Istio sets them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::{Sidecar, ask};
+
+pub const POD_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+pub const PEER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+pub const POD_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
+pub const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1));
+/// A service address whose port 80 leads to the pod's port 8080, as kube-proxy on the node would do it.
+pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
+
+/// The default rules of Istio's init container, for REDIRECT.
+const CAPTURE: &str = "
+table inet capture {
+  chain prerouting {
+    type nat hook prerouting priority dstnat;
+    tcp dport { 15020, 15021, 15090 } return
+    meta l4proto tcp redirect to :15006
+  }
+  chain output {
+    type nat hook output priority -100;
+    oifname lo ip saddr 127.0.0.6 return
+    oifname lo ip6 saddr ::6 return
+    oifname lo ip daddr != 127.0.0.1 meta skuid 1337 meta l4proto tcp redirect to :15006
+    oifname lo ip6 daddr != ::1 meta skuid 1337 meta l4proto tcp redirect to :15006
+    oifname lo meta skuid != 1337 return
+    meta skuid 1337 return
+    ip daddr 127.0.0.1 return
+    ip6 daddr ::1 return
+    meta l4proto tcp redirect to :15001
+  }
+}";
+
+const SERVICE: &str = "
+table ip service {
+  chain prerouting {
+    type nat hook prerouting priority dstnat;
+    ip daddr 10.96.0.10 tcp dport 80 dnat to 10.9.0.2:8080
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    ip daddr 10.9.0.2 ip saddr 10.9.0.2 masquerade
+  }
+}";
+
+/// One network namespace; dropping it removes it.
+pub struct Namespace {
+    pub name: String,
+}
+
+impl Namespace {
+    fn new(name: String) -> Namespace {
+        run("ip", &["netns", "add", &name]);
+        let namespace = Namespace { name };
+        namespace.run("ip", &["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// Runs a program inside and panics if it fails.
+    pub fn run(&self, program: &str, args: &[&str]) {
+        run("ip", &[&["netns", "exec", &self.name, program], args].concat());
+    }
+
+    fn rules(&self, text: &str) {
+        self.run("nft", &[text]);
+    }
+
+    /// Does `work` inside. A socket that is made inside stays there, wherever it is used.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                // The namespace belongs to the thread, and the thread ends here.
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    pub fn listen(&self, address: IpAddr, port: u16) -> TcpListener {
+        self.enter(|| TcpListener::bind((address, port))).unwrap()
+    }
+
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.enter(|| TcpStream::connect_timeout(&address, super::PATIENCE))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// A pod with capture rules, and a peer on the network.
+pub struct Pod {
+    pub inside: Namespace,
+    pub peer: Namespace,
+    /// The sidecar's program where its user can reach it.
+    program: PathBuf,
+}
+
+impl Pod {
+    pub fn new() -> Pod {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "the feature netns-tests makes network namespaces: run these tests as root, or without the feature"
+        );
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let inside = Namespace::new(format!("outrigger-pod-{id}"));
+        let peer = Namespace::new(format!("outrigger-peer-{id}"));
+        let pair = ["link", "add", "eth0", "netns", &inside.name, "type", "veth", "peer", "name", "eth0"];
+        run("ip", &[&pair[..], &["netns", &peer.name]].concat());
+        for (namespace, v4, v6) in
+            [(&inside, "10.9.0.2/24", "fd09::2/64"), (&peer, "10.9.0.1/24", "fd09::1/64")]
+        {
+            namespace.run("ip", &["addr", "add", v4, "dev", "eth0"]);
+            namespace.run("ip", &["addr", "add", v6, "dev", "eth0", "nodad"]);
+            namespace.run("ip", &["link", "set", "eth0", "up"]);
+        }
+        inside.run("ip", &["addr", "add", "::6/128", "dev", "lo"]);
+        inside.run("ip", &["route", "add", "default", "via", "10.9.0.1"]);
+        inside.rules(CAPTURE);
+        peer.rules(SERVICE);
+        peer.run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
+        let folder = std::env::temp_dir().join(format!("outrigger-netns-{id}"));
+        std::fs::create_dir(&folder).unwrap();
+        let program = folder.join("outrigger-proxy");
+        std::fs::copy(env!("CARGO_BIN_EXE_outrigger-proxy"), &program).unwrap();
+        Pod { inside, peer, program }
+    }
+
+    /// Starts the sidecar as its own user, with `env`.
+    pub fn sidecar(&self, env: &[(&str, &str)]) -> Sidecar {
+        self.start(&[], env)
+    }
+
+    /// Starts the sidecar with at most `count` file descriptors.
+    pub fn sidecar_with_descriptors(&self, count: u32) -> Sidecar {
+        self.start(&["prlimit", &format!("--nofile={count}:{count}")], &[])
+    }
+
+    fn start(&self, before: &[&str], env: &[(&str, &str)]) -> Sidecar {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.inside.name]).args(before);
+        command.args(["setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--inh-caps=-all"]);
+        command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]).envs(env.iter().copied());
+        Sidecar::start(command)
+    }
+
+    /// The sidecar's own metrics, asked for from outside as Prometheus does.
+    pub fn metrics(&self, sidecar: &Sidecar) -> String {
+        let stream = self.peer.connect((POD_V4, sidecar.port("metrics")).into()).unwrap();
+        ask(stream, "GET", "/stats/prometheus").1
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.program.parent().unwrap());
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {} failed: {said}", args.join(" "));
+}
