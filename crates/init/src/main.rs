@@ -11,11 +11,13 @@
 //!   print, self_test        the rules for people; the rules proved with packets
 //! ```
 
+mod backend;
 mod daemonset;
 mod error;
 mod expression;
 mod facts;
 mod flags;
+mod iptables;
 mod istio;
 mod log;
 mod netlink;

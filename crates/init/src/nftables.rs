@@ -12,6 +12,7 @@ use crate::error::{Failure, Outcome};
 use crate::expression::{Expression, chain_name, expressions, read_list};
 use crate::netlink::{APPEND, CREATE, DUMP, Messages, Refusal, Socket, attribute, number, text};
 use crate::rules::{Action, Hook, Rule, RuleSet, Table, TableKind, chain};
+use crate::values::Families;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -106,8 +107,27 @@ impl Nftables {
     /// written even if they are there; with `repair` false, other rules of ours are an error.
     pub(crate) fn apply(&mut self, rules: &RuleSet, force: bool, repair: bool) -> Outcome<Change> {
         let wanted = wanted(rules);
+        self.settle(&wanted, force, repair, true)
+    }
+
+    /// Takes our own tables away, and with `of_iptables` what iptables-nft has of ours.
+    pub(crate) fn clean(&mut self, of_iptables: bool) -> Outcome<Change> {
+        self.settle(&[], false, true, of_iptables)
+    }
+
+    /// The families in which iptables-nft holds nothing of ours.
+    pub(crate) fn without_iptables(&mut self) -> Outcome<Families> {
+        let leftovers = self.observe()?.leftovers;
+        let holds = |family| leftovers.iter().any(|leftover| leftover.family == family);
+        Ok(Families { v4: !holds(IPV4), v6: !holds(IPV6) })
+    }
+
+    fn settle(&mut self, wanted: &[Tabled], force: bool, repair: bool, of_iptables: bool) -> Outcome<Change> {
         for _ in 0..ATTEMPTS {
-            let observed = self.observe()?;
+            let mut observed = self.observe()?;
+            if !of_iptables {
+                observed.leftovers.clear();
+            }
             if !force && observed.tables == wanted && observed.leftovers.is_empty() {
                 return Ok(Change::None);
             }
@@ -119,10 +139,10 @@ impl Nftables {
                         .to_owned(),
                 ));
             }
-            let batch = Batch::between(&observed, &wanted);
+            let batch = Batch::between(&observed, wanted);
             match self.socket.request(&batch.messages) {
                 Ok(()) => {
-                    self.verify(&wanted)?;
+                    self.verify(wanted)?;
                     return Ok(if fresh { Change::Made } else { Change::Replaced });
                 }
                 // Somebody else changed the rules, or a module was being loaded: look again.

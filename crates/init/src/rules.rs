@@ -237,11 +237,11 @@ impl Table {
         self.entries.push(Entry { hook, families, protocol, chain, note });
     }
 
-    /// What is left for one family: its rules, and the chains that it enters or jumps to.
+    /// What is left for one family: its jumps, and the chains that they reach.
     pub(crate) fn of(&self, family: Family) -> Table {
         let entries: Vec<Entry> =
             self.entries.iter().filter(|entry| entry.families.has(family)).cloned().collect();
-        let chains = self
+        let mut chains: Vec<Chain> = self
             .chains
             .iter()
             .map(|chain| Chain {
@@ -249,6 +249,20 @@ impl Table {
                 rules: chain.rules.iter().filter(|rule| rule.families.has(family)).cloned().collect(),
             })
             .collect();
+        let mut reached: Vec<&str> = entries.iter().map(|entry| entry.chain).collect();
+        let mut next = 0;
+        while let Some(name) = reached.get(next).copied() {
+            let rules = chains.iter().find(|chain| chain.name == name).map_or(&[][..], |chain| &chain.rules);
+            for rule in rules {
+                if let Action::Jump(target) = rule.action
+                    && !reached.contains(&target)
+                {
+                    reached.push(target);
+                }
+            }
+            next += 1;
+        }
+        chains.retain(|chain| reached.contains(&chain.name));
         Table { kind: self.kind, entries, chains }
     }
 }

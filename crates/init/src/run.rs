@@ -5,12 +5,13 @@ use std::os::fd::AsFd;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::backend;
 use crate::error::{Outcome, failed};
 use crate::facts;
 use crate::istio;
 use crate::log::Log;
-use crate::nftables::{Change, Nftables};
-use crate::options::{Capture, Options, Surroundings, Task};
+use crate::nftables::Change;
+use crate::options::{Backend, Capture, Options, Surroundings, Task};
 use crate::routes::Routes;
 use crate::rules::RuleSet;
 use crate::sidecar::Dns;
@@ -29,15 +30,15 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
     enter(&options)?;
     let mut routes = Routes::open()?;
     if options.task == Task::Clean {
-        let change = Nftables::open()?.apply(&RuleSet::empty(), false, true)?;
+        let change = backend::clean()?;
         let routed = routes.clean(options.steering)?;
         log.info("capture removed", &[("changed", (change != Change::None || routed).into())]);
         return Ok(());
     }
     let rules = rules(&options, surroundings, &mut routes, log)?;
-    let change = Nftables::open()?.apply(&rules, options.force, options.repair)?;
+    let (backend, change) = backend::apply(&rules, &options, log)?;
     let routed = routes.apply(&rules, options.steering)?;
-    report(log, &rules, change, routed);
+    report(log, &rules, backend, change, routed);
     Ok(())
 }
 
@@ -79,7 +80,7 @@ fn rules(options: &Options, surroundings: &Surroundings, routes: &mut Routes, lo
     }
 }
 
-fn report(log: Log, rules: &RuleSet, change: Change, routed: bool) {
+fn report(log: Log, rules: &RuleSet, backend: Backend, change: Change, routed: bool) {
     let message = match (change, routed) {
         (Change::None, false) => "capture is in place already",
         (Change::Replaced, _) => "capture replaced",
@@ -88,7 +89,7 @@ fn report(log: Log, rules: &RuleSet, change: Change, routed: bool) {
     log.info(
         message,
         &[
-            ("backend", "nftables".into()),
+            ("backend", backend.name().into()),
             ("ipv4", rules.families.v4.into()),
             ("ipv6", rules.families.v6.into()),
             ("rules", rules.len().into()),
