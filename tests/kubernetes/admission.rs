@@ -1,0 +1,76 @@
+//! What the API server and kubectl make of the webhook's answers.
+
+use serde_json::{Value, json};
+
+use crate::cluster::Namespace;
+use crate::install::installed;
+use crate::pods;
+
+#[test]
+fn a_dry_run_shows_the_injected_pod_and_stores_nothing() {
+    installed();
+    let namespace = Namespace::injected("dry-run");
+    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
+    let shown = namespace.try_kubectl(&create, &pods::stored("shown").to_string()).expect("a dry run").json();
+    assert!(pods::injected(&shown), "{shown:#}");
+    let error = namespace.try_kubectl(&["get", "pod", "shown"], "").expect_err("nothing is stored");
+    assert!(error.contains("NotFound"), "{error}");
+}
+
+#[test]
+fn kubectl_shows_a_warning_when_a_pod_asks_and_is_not_injected() {
+    installed();
+    let namespace = Namespace::injected("warning");
+    let mut pod = pods::stored("host-network");
+    pod["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "true"});
+    pod["spec"]["hostNetwork"] = json!(true);
+    let answer = namespace.create_object(&pod);
+    assert!(!pods::injected(&namespace.get("pod", "host-network")));
+    let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.starts_with("Warning: ")).collect();
+    assert_eq!(
+        warnings,
+        ["Warning: outrigger: no sidecar was injected although sidecar.istio.io/inject is \"true\": \
+          spec.hostNetwork is true, and capture would turn the node's own traffic (host_network_enabled)"]
+    );
+}
+
+#[test]
+fn nothing_is_said_about_a_pod_that_is_injected() {
+    installed();
+    let answer = Namespace::injected("quiet").create_object(&pods::stored("quiet"));
+    assert_eq!(answer.stderr, "");
+}
+
+#[test]
+fn an_injected_pod_comes_back_unchanged() {
+    installed();
+    let namespace = Namespace::injected("again");
+    namespace.create_object(&pods::stored("first"));
+    let first = namespace.get("pod", "first");
+    assert!(pods::injected(&first), "{first:#}");
+    let metadata = &first["metadata"];
+    let again = json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": first["spec"],
+        "metadata": {"name": "again", "labels": metadata["labels"], "annotations": metadata["annotations"]}
+    });
+    namespace.create_object(&again);
+    let second = namespace.get("pod", "again");
+    assert_eq!(second["spec"], first["spec"]);
+    for field in ["labels", "annotations"] {
+        assert_eq!(second["metadata"][field], metadata[field], "{field}");
+    }
+}
+
+#[test]
+fn a_pod_with_the_status_annotation_alone_comes_back_unchanged() {
+    installed();
+    let namespace = Namespace::injected("status");
+    let mut pod = pods::stored("marked");
+    pod["metadata"]["annotations"] = json!({"sidecar.istio.io/status": "{}"});
+    namespace.create_object(&pod);
+    let stored = namespace.get("pod", "marked");
+    assert_eq!(stored["metadata"]["annotations"], json!({"sidecar.istio.io/status": "{}"}));
+    assert_eq!(stored["metadata"]["labels"], Value::Null);
+    assert_eq!(pods::names(&stored, "initContainers"), [""; 0]);
+    assert_eq!(pods::names(&stored, "containers"), ["app"]);
+}

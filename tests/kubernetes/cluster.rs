@@ -1,0 +1,165 @@
+//! kubectl, and conditions that are waited for.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long a cluster may take for anything. A busy machine needs a part of it; a failure all of it.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The folder that `tests/kubernetes/up` filled.
+fn folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("OUTRIGGER_TEST_CLUSTER") {
+        return folder.into();
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
+    cache.expect("HOME is set").join("outrigger-kubernetes/cluster")
+}
+
+/// The kubectl of the cluster under test.
+pub fn kubectl_path() -> PathBuf {
+    let path = folder().join("k");
+    assert!(path.exists(), "no cluster: {} is missing; tests/kubernetes/run starts one", path.display());
+    path
+}
+
+/// What kubectl printed.
+#[derive(Debug)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// The only JSON document on stdout.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("no JSON: {e}: {}", self.stdout))
+    }
+}
+
+/// Runs kubectl with `input` on its stdin.
+///
+/// # Errors
+/// What it printed on stderr, when it fails.
+pub fn try_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Result<Output, String> {
+    let mut child = Command::new(kubectl_path())
+        .arg("--request-timeout=30s")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl starts");
+    // It may end before it has read all; its message then says why.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("kubectl ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("kubectl writes UTF-8");
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    if output.status.success() { Ok(Output { stdout, stderr }) } else { Err(stderr) }
+}
+
+/// Runs kubectl; its failure is the test's.
+pub fn kubectl<S: AsRef<OsStr> + std::fmt::Debug>(arguments: &[S]) -> Output {
+    try_kubectl(arguments, "").unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+}
+
+/// Asks until there is an answer, for no longer than [`DEADLINE`]. `what` is for the message when there is none; the
+/// last `Err` is its reason.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(reason) => assert!(started.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}: {reason}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A namespace of one test; it goes when the test ends.
+#[derive(Debug)]
+pub struct Namespace {
+    pub name: String,
+}
+
+impl Namespace {
+    /// Makes the namespace `purpose-…` with these labels.
+    pub fn create(purpose: &str, labels: Value) -> Namespace {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{purpose}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        try_kubectl(&["create", "--filename=-"], &object.to_string()).expect("a namespace");
+        let namespace = Namespace { name };
+        // A pod's ServiceAccount is made a moment after its namespace, and no pod is created without it.
+        until("the default ServiceAccount", || {
+            namespace.try_kubectl(&["get", "serviceaccount", "default"], "")
+        });
+        namespace
+    }
+
+    /// A namespace whose pods are injected.
+    pub fn injected(purpose: &str) -> Namespace {
+        Namespace::create(purpose, json!({"istio-injection": "enabled"}))
+    }
+
+    /// Runs kubectl in this namespace.
+    ///
+    /// # Errors
+    /// What it printed on stderr, when it fails.
+    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output, String> {
+        let namespace = format!("--namespace={}", self.name);
+        let mut all = vec![namespace.as_str()];
+        all.extend_from_slice(arguments);
+        try_kubectl(&all, input)
+    }
+
+    /// Runs kubectl in this namespace; its failure is the test's.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.try_kubectl(arguments, "").unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    /// Creates an object; the answer holds it as the API server stored it, and the warnings.
+    pub fn create_object(&self, object: &Value) -> Output {
+        self.try_kubectl(&["create", "--filename=-", "--output=json"], &object.to_string())
+            .unwrap_or_else(|error| panic!("create {object:#}: {error}"))
+    }
+
+    /// The stored object.
+    pub fn get(&self, kind: &str, name: &str) -> Value {
+        self.kubectl(&["get", kind, name, "--output=json"]).json()
+    }
+
+    /// The stored pods that have the label `key=value`, at least one.
+    pub fn pods(&self, label: &str) -> Vec<Value> {
+        until(&format!("pods with the label {label}"), || {
+            let list = self.try_kubectl(&["get", "pods", "--selector", label, "--output=json"], "")?.json();
+            let pods = list["items"].as_array().cloned().unwrap_or_default();
+            if pods.is_empty() { Err("there are none".to_owned()) } else { Ok(pods) }
+        })
+    }
+
+    /// Waits as `kubectl wait` does.
+    pub fn wait(&self, condition: &str, object: &str) {
+        let timeout = format!("--timeout={}s", DEADLINE.as_secs());
+        if let Err(error) = self.try_kubectl(&["wait", &format!("--for={condition}"), object, &timeout], "") {
+            let described = self.kubectl(&["describe", "pods"]).stdout;
+            panic!("{object}: {condition}: {error}\n{described}");
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Left behind for a look when the test failed; `tests/kubernetes/down` takes all of it.
+        if !std::thread::panicking() {
+            let _ = try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], "");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! A real Kubernetes: its API server calls the real webhook, its kubelet runs the injected pods.
+//!
+//! `tests/kubernetes/run` brings a cluster up, gives it the images and runs these tests; `docs/testing.md` says how to
+//! use another cluster. The webhook runs in the cluster, from its image, as the manifests install it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod admission;
+mod cluster;
+mod install;
+mod pods;
+mod policy;
+mod traffic;
+mod workloads;
