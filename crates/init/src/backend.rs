@@ -4,7 +4,7 @@
 //! takes it for one in use; so legacy is asked only about tables that are there already. nftables is tried
 //! with the rules themselves: a batch that the kernel refuses leaves no trace.
 
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::iptables::{Flavour, Iptables};
 use crate::log::Log;
 use crate::nftables::{Change, Nftables};
@@ -23,7 +23,8 @@ pub(crate) fn apply(rules: &RuleSet, options: &Options, log: Log) -> Outcome<(Ba
     }
     let refused = match apply_by(Backend::Nftables, rules, options) {
         Ok(change) => return Ok((Backend::Nftables, change)),
-        Err(failure) => failure,
+        Err(Failure::Unsupported(text)) => text,
+        Err(failure) => return Err(failure),
     };
     for (backend, flavour) in
         [(Backend::IptablesNft, Flavour::Nft), (Backend::IptablesLegacy, Flavour::Legacy)]
@@ -36,7 +37,7 @@ pub(crate) fn apply(rules: &RuleSet, options: &Options, log: Log) -> Outcome<(Ba
             return Ok((backend, change));
         }
     }
-    Err(refused)
+    Err(Failure::Run(refused))
 }
 
 fn apply_by(backend: Backend, rules: &RuleSet, options: &Options) -> Outcome<Change> {

@@ -9,6 +9,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The namespace could not be read, or the rules could not be applied or verified.
     Run(String),
+    /// The kernel cannot do it this way; another back end may.
+    Unsupported(String),
     /// The rules are in place, or were expected to be, but packets do not follow them.
     SelfTest(String),
 }
@@ -17,7 +19,7 @@ impl Failure {
     /// Exit status of the process, as istio-iptables has them; Istio's repair controller acts on 126.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Failure::Run(_) => 1,
+            Failure::Run(_) | Failure::Unsupported(_) => 1,
             Failure::SelfTest(_) => 126,
             Failure::Usage(_) => 255,
         }
@@ -26,8 +28,12 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Failure::Usage(text) | Failure::Run(text) | Failure::SelfTest(text)) = self;
-        f.write_str(text)
+        f.write_str(match self {
+            Failure::Usage(text)
+            | Failure::Run(text)
+            | Failure::Unsupported(text)
+            | Failure::SelfTest(text) => text,
+        })
     }
 }
 

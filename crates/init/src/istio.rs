@@ -128,7 +128,7 @@ pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outc
         return usage(format!("{word:?} is not a flag; see --help"));
     }
     let settings = Settings { given: &given, surroundings };
-    let plan = plan(&settings)?;
+    let plan = Box::new(plan(&settings)?);
     let steering = steering(&settings)?;
     let redirect_dns = plan.dns != Dns::Off;
     let detect_dns = redirect_dns && plan.dns != Dns::All;

@@ -77,6 +77,9 @@ impl Log {
             let _ = write!(line, "{time} {level:5} {message}");
             for (name, value) in fields {
                 let _ = match value {
+                    Value::Text(text) if text.contains([' ', '"', '=']) => {
+                        write!(line, " {name}={}", json_string(text))
+                    }
                     Value::Text(text) => write!(line, " {name}={text}"),
                     Value::Number(number) => write!(line, " {name}={number}"),
                     Value::Flag(flag) => write!(line, " {name}={flag}"),

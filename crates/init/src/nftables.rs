@@ -97,9 +97,7 @@ impl Nftables {
     pub(crate) fn open() -> Outcome<Nftables> {
         match Socket::open(Some(NETFILTER)) {
             Ok(socket) => Ok(Nftables { socket }),
-            Err(errno) => {
-                Err(Failure::Run(format!("nftables: cannot open a netlink socket: {}", reason(errno, ""))))
-            }
+            Err(errno) => Err(failure("cannot open a netlink socket", errno, "nfnetlink")),
         }
     }
 
@@ -133,11 +131,11 @@ impl Nftables {
             }
             let fresh = observed.tables.is_empty() && observed.leftovers.is_empty();
             if !fresh && !repair {
-                return Err(Failure::Run(
-                    "nftables: this namespace holds other capture rules than these, and --on-drift=fail was given; \
-                     take them away with --cleanup-only or leave the flag out"
-                        .to_owned(),
-                ));
+                let difference = first_difference(wanted, &observed.tables);
+                return Err(Failure::Run(format!(
+                    "nftables: this namespace holds other capture rules than these ({difference} differs), and \
+                     --on-drift=fail was given; take them away with --cleanup-only or leave the flag out"
+                )));
             }
             let batch = Batch::between(&observed, wanted);
             match self.socket.request(&batch.messages) {
@@ -186,19 +184,17 @@ impl Nftables {
         self.socket.dump(&message, each).or_else(|errno| match errno {
             // The table went away since.
             Errno::NOENT => Ok(Vec::new()),
-            _ => Err(Failure::Run(format!(
-                "nftables: cannot read this namespace's rules: {}",
-                reason(errno, "")
-            ))),
+            _ => Err(failure("cannot read this namespace's rules", errno, "")),
         })
     }
 
     fn observe(&mut self) -> Outcome<Observed> {
         let mut message = Messages::default();
         message.begin(GET_GENERATION, 0, &header(ANY));
-        let answer = self.socket.ask(&message).map_err(|errno| {
-            Failure::Run(format!("nftables: the kernel does not answer: {}", reason(errno, "nf_tables")))
-        })?;
+        let answer = self
+            .socket
+            .ask(&message)
+            .map_err(|errno| failure("the kernel does not answer", errno, "nf_tables"))?;
         let generation = number(attribute(body(&answer), 1));
 
         let names = self.dump(GET_TABLE, ANY, None, |message| {
@@ -252,7 +248,7 @@ fn body(message: &[u8]) -> &[u8] {
     message.get(4..).unwrap_or_default()
 }
 
-fn table_name(kind: TableKind) -> String {
+pub(crate) fn table_name(kind: TableKind) -> String {
     format!("istio-proxy-{}", kind.name())
 }
 
@@ -460,7 +456,12 @@ impl Batch {
         }
         for chain in &table.chains {
             for (at, rule) in chain.rules.iter().enumerate() {
-                let modules = rule.iter().map(|expression| format!("nft_{}", expression.name()));
+                // The rest of what a rule is made of comes with nf_tables itself.
+                let modules = rule
+                    .iter()
+                    .map(Expression::name)
+                    .filter(|name| ["counter", "ct", "nat", "redir", "tproxy"].contains(name))
+                    .map(|name| format!("nft_{name}"));
                 self.about(
                     format!("rule {} in chain {} of table {}", at + 1, chain.name, table.name),
                     modules,
@@ -499,28 +500,28 @@ impl Batch {
             Some((_, subject, modules)) => (subject.as_str(), modules.join(", ")),
             None => ("the batch", String::new()),
         };
-        Failure::Run(format!("nftables: the kernel refuses {subject}: {}", reason(refusal.errno, &modules)))
+        failure(&format!("the kernel refuses {subject}"), refusal.errno, &modules)
     }
 }
 
-/// What an error of the kernel means here, and what helps.
-fn reason(errno: Errno, modules: &str) -> String {
+/// An error of the kernel, with what it means here and what helps.
+fn failure(what: &str, errno: Errno, modules: &str) -> Failure {
+    let text = |help: &str| format!("nftables: {what}: {errno}{help}");
     match errno {
-        Errno::PERM | Errno::ACCESS => {
-            "not permitted; the process needs the capability NET_ADMIN in this network \
-             namespace (securityContext.capabilities.add: [NET_ADMIN]), or let the CNI plugin do this"
-                .to_owned()
-        }
+        Errno::PERM | Errno::ACCESS => Failure::Run(text(
+            "; the process needs the capability NET_ADMIN in this network namespace \
+             (securityContext.capabilities.add: [NET_ADMIN]), or let the CNI plugin do this",
+        )),
         Errno::NOENT | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT | Errno::INVAL => {
-            format!(
-                "{errno}; the kernel lacks part of nftables{}; load it on the node with modprobe, \
-             or try --backend iptables-nft or --backend iptables-legacy",
-                if modules.is_empty() { String::new() } else { format!(" (one of the modules {modules})") }
-            )
+            let which = if modules.is_empty() { String::new() } else { format!(" (modules: {modules})") };
+            Failure::Unsupported(text(&format!(
+                "; the kernel lacks part of nftables{which}: load it on the node with modprobe, \
+                 or try --backend iptables-nft or --backend iptables-legacy"
+            )))
         }
-        Errno::MSGSIZE | Errno::NOBUFS => {
-            format!("{errno}; there are too many rules for one netlink message; give fewer ranges or ports")
-        }
-        _ => errno.to_string(),
+        Errno::MSGSIZE | Errno::NOBUFS => Failure::Run(text(
+            "; there are too many rules for one netlink message: give fewer ranges or ports",
+        )),
+        _ => Failure::Run(text("")),
     }
 }

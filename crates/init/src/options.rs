@@ -73,7 +73,7 @@ pub(crate) struct SelfTest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Capture {
     Sidecar {
-        plan: Sidecar,
+        plan: Box<Sidecar>,
         /// The servers of /etc/resolv.conf are to be put into the plan.
         detect_dns: bool,
     },
@@ -108,6 +108,8 @@ pub(crate) struct Options {
     /// Replace other rules of ours; otherwise they are an error.
     pub(crate) repair: bool,
     pub(crate) allow_host_network: bool,
+    /// Seconds for nf_conntrack_tcp_timeout_close_wait.
+    pub(crate) close_wait: Option<u32>,
     pub(crate) log_json: bool,
     pub(crate) warnings: Vec<String>,
 }
@@ -216,6 +218,7 @@ pub(crate) fn shared(given: &Given, surroundings: &Surroundings, capture: Captur
         steering: STEERING,
         force: false,
         repair,
+        close_wait: None,
         allow_host_network: switched("allow-host-netns"),
         log_json,
         warnings: warnings.map(|name| format!("--{name} means nothing here and is ignored")).collect(),

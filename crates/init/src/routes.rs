@@ -2,6 +2,7 @@
 //! namespace has, the proxy's IPv6 source address on loopback, and the policy routes of TPROXY.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -15,6 +16,7 @@ const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
+const GET_ROUTE: u16 = 26;
 const NEW_RULE: u16 = 32;
 const DELETE_RULE: u16 = 33;
 const GET_RULE: u16 = 34;
@@ -26,9 +28,17 @@ const INBOUND_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 /// Attributes of an address, a route and a routing rule.
 const ADDRESS: u16 = 1;
 const LOCAL_ADDRESS: u16 = 2;
+const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_INTERFACE: u16 = 4;
 const TABLE: u16 = 15;
 const FIREWALL_MARK: u16 = 10;
+
+/// The type of a route to this machine itself.
+const LOCAL_ROUTE: u8 = 2;
+/// An address that is not looked for on the network first: nobody else has it.
+const NO_DUPLICATE_DETECTION: u8 = 2;
+/// How long the kernel may take for an address.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A conversation with the kernel about this namespace's addresses and routes.
 pub(crate) struct Routes {
@@ -88,9 +98,27 @@ impl Routes {
         Ok(changed)
     }
 
+    /// The kernel finishes this on its own time. The proxy can use the address once there is a route to it.
     fn add_inbound_source(&mut self) -> Outcome<bool> {
         let message = inbound_source(NEW_ADDRESS, CREATE | EXCL);
-        self.change(&message, "adding ::6 to lo", Errno::EXIST)
+        let changed = self.change(&message, "adding ::6 to lo", Errno::EXIST)?;
+        let deadline = Instant::now() + ADDRESS_PATIENCE;
+        while !self.is_local(INBOUND_SOURCE_V6) {
+            if Instant::now() > deadline {
+                return failed(
+                    "adding ::6 to lo: the kernel has made no route to it; is the interface lo up?",
+                );
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(changed)
+    }
+
+    fn is_local(&mut self, address: Ipv6Addr) -> bool {
+        let mut message = Messages::default();
+        message.begin(GET_ROUTE, 0, &[family_byte(Family::V6), 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        message.attribute(ROUTE_DESTINATION, &address.octets());
+        self.socket.ask(&message).is_ok_and(|answer| answer.get(7) == Some(&LOCAL_ROUTE))
     }
 
     /// Exactly one rule and one route, or none of either. A rule is made after its route and removed before
@@ -163,7 +191,7 @@ fn family_byte(family: Family) -> u8 {
 }
 
 fn inbound_source(kind: u16, flags: u16) -> Messages {
-    let mut header = vec![family_byte(Family::V6), 128, 0, 0];
+    let mut header = vec![family_byte(Family::V6), 128, NO_DUPLICATE_DETECTION, 0];
     header.extend_from_slice(&LOOPBACK_INDEX.to_ne_bytes());
     let mut message = Messages::default();
     message.begin(kind, flags, &header);
@@ -190,9 +218,9 @@ fn routing_rule(kind: u16, flags: u16, family: Family, steering: Steering) -> Me
 }
 
 fn local_route(kind: u16, flags: u16, family: Family, steering: Steering) -> Messages {
-    let (boot, host_scope, local) = (3, 254, 2);
+    let (boot, host_scope) = (3, 254);
     let mut message = Messages::default();
-    message.begin(kind, flags, &[family_byte(family), 0, 0, 0, 0, boot, host_scope, local, 0, 0, 0, 0]);
+    message.begin(kind, flags, &[family_byte(family), 0, 0, 0, 0, boot, host_scope, LOCAL_ROUTE, 0, 0, 0, 0]);
     message.attribute(TABLE, &steering.table.to_ne_bytes());
     message.attribute(ROUTE_INTERFACE, &LOOPBACK_INDEX.to_ne_bytes());
     message.acknowledge();

@@ -1,45 +1,103 @@
 //! One run from beginning to end.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::backend;
-use crate::error::{Outcome, failed};
+use crate::error::{Failure, Outcome, failed};
 use crate::facts;
-use crate::istio;
-use crate::log::Log;
+use crate::help;
+use crate::log::{Log, Value};
 use crate::nftables::Change;
-use crate::options::{Backend, Capture, Options, Surroundings, Task};
+use crate::options::{Backend, Capture, DryRun, Options, Surroundings, Task};
+use crate::print;
 use crate::routes::Routes;
 use crate::rules::RuleSet;
+use crate::self_test;
 use crate::sidecar::Dns;
+use crate::{istio, linkerd, machine};
 
 /// Reads the command line and does what it says.
 pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<()> {
-    let arguments = match arguments.first().map(String::as_str) {
-        Some("istio-iptables") => &arguments[1..],
-        _ => arguments,
-    };
-    let options = istio::options(arguments, surroundings)?;
-    let log = Log { json: options.log_json };
-    for warning in &options.warnings {
-        log.warn(warning);
+    let (front_end, arguments) = FrontEnd::of(arguments);
+    if let Some(text) = help::wanted(front_end, arguments) {
+        return print(&text);
     }
+    let options = match front_end {
+        FrontEnd::Istio => istio::options(arguments, surroundings),
+        FrontEnd::Daemonset => linkerd::daemonset(arguments, surroundings),
+        FrontEnd::ProxyInit => linkerd::proxy_init(arguments, surroundings),
+        FrontEnd::Machine => machine::options(arguments, surroundings),
+    }?;
+    let log = Log { json: options.log_json };
+    options.warnings.iter().for_each(|warning| log.warn(warning));
     enter(&options)?;
     let mut routes = Routes::open()?;
-    if options.task == Task::Clean {
+    if !options.allow_host_network && options.dry_run.is_none() {
+        refuse_host_network(surroundings, &mut routes)?;
+    }
+    if options.task == Task::Clean && options.dry_run.is_none() {
         let change = backend::clean()?;
         let routed = routes.clean(options.steering)?;
         log.info("capture removed", &[("changed", (change != Change::None || routed).into())]);
         return Ok(());
     }
-    let rules = rules(&options, surroundings, &mut routes, log)?;
-    let (backend, change) = backend::apply(&rules, &options, log)?;
-    let routed = routes.apply(&rules, options.steering)?;
-    report(log, &rules, backend, change, routed);
-    Ok(())
+    let capture = complete(options.capture.clone(), &options, surroundings, &mut routes, log)?;
+    let rules = match options.task {
+        Task::Clean => RuleSet::empty(),
+        Task::Apply | Task::Nothing => rules(&capture),
+    };
+    if let Some(dry_run) = &options.dry_run {
+        return show(&rules, dry_run, options.backend.unwrap_or(Backend::Nftables));
+    }
+    if options.task == Task::Apply {
+        let (backend, change) = backend::apply(&rules, &options, log)?;
+        let routed = routes.apply(&rules, options.steering)?;
+        report(log, &capture, &rules, backend, change, routed);
+        if let Some(seconds) = options.close_wait {
+            set_close_wait(seconds)?;
+        }
+    }
+    match (options.self_test, &capture) {
+        (Some(test), Capture::Sidecar { plan, .. }) => self_test::run(plan, test, &routes.addresses()?, log),
+        _ => Ok(()),
+    }
+}
+
+/// Whose command line it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrontEnd {
+    Istio,
+    Daemonset,
+    ProxyInit,
+    Machine,
+}
+
+impl FrontEnd {
+    /// By the first word; without one, by flags that only one of them has.
+    fn of(arguments: &[String]) -> (FrontEnd, &[String]) {
+        let rest = arguments.get(1..).unwrap_or_default();
+        match arguments.first().map(String::as_str) {
+            Some("istio-iptables") => (FrontEnd::Istio, rest),
+            Some("linkerd-init") => (FrontEnd::Daemonset, rest),
+            Some("proxy-init") => (FrontEnd::ProxyInit, rest),
+            Some("vm") => (FrontEnd::Machine, rest),
+            _ if linkerd::is_daemonset(arguments) => (FrontEnd::Daemonset, arguments),
+            _ if linkerd::is_proxy_init(arguments) => (FrontEnd::ProxyInit, arguments),
+            _ => (FrontEnd::Istio, arguments),
+        }
+    }
+}
+
+fn print(text: &str) -> Outcome<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        Err(error) => failed(format!("cannot write to standard output: {error}")),
+    }
 }
 
 /// Goes into the network namespace that the options name. This process has one thread, so all of it goes.
@@ -60,39 +118,93 @@ fn enter(options: &Options) -> Outcome<()> {
     }
 }
 
-fn rules(options: &Options, surroundings: &Surroundings, routes: &mut Routes, log: Log) -> Outcome<RuleSet> {
-    match options.capture.clone() {
-        Capture::Sidecar { mut plan, detect_dns } => {
-            plan.families = facts::families(options.families, routes)?;
-            if detect_dns {
-                let servers = facts::dns_servers(surroundings)?;
-                plan.dns = if servers.is_empty() {
-                    log.warn("there is no name server to capture; name service is left alone");
-                    Dns::Off
-                } else {
-                    Dns::Servers(servers)
-                };
-            }
-            Ok(plan.rules())
-        }
-        Capture::ProxyInit(plan) => Ok(plan.rules()),
-        Capture::Daemonset(plan) => Ok(plan.rules()),
+fn refuse_host_network(surroundings: &Surroundings, routes: &mut Routes) -> Outcome<()> {
+    match facts::host_network(surroundings, routes)? {
+        None => Ok(()),
+        Some(reason) => failed(format!(
+            "this is the node's own network namespace ({reason}): capture would turn the traffic of the whole node; \
+             leave out the sidecar for pods with hostNetwork, or give --allow-host-netns"
+        )),
     }
 }
 
-fn report(log: Log, rules: &RuleSet, backend: Backend, change: Change, routed: bool) {
+/// Puts the facts into a plan that it still lacks.
+fn complete(
+    capture: Capture,
+    options: &Options,
+    surroundings: &Surroundings,
+    routes: &mut Routes,
+    log: Log,
+) -> Outcome<Capture> {
+    let Capture::Sidecar { mut plan, detect_dns } = capture else { return Ok(capture) };
+    plan.families = facts::families(options.families, routes)?;
+    if detect_dns {
+        let servers = facts::dns_servers(surroundings)?;
+        plan.dns = if servers.is_empty() {
+            log.warn("there is no name server to capture; name service is left alone");
+            Dns::Off
+        } else {
+            Dns::Servers(servers)
+        };
+    }
+    Ok(Capture::Sidecar { plan, detect_dns })
+}
+
+fn rules(capture: &Capture) -> RuleSet {
+    match capture {
+        Capture::Sidecar { plan, .. } => plan.rules(),
+        Capture::ProxyInit(plan) => plan.rules(),
+        Capture::Daemonset(plan) => plan.rules(),
+    }
+}
+
+fn show(rules: &RuleSet, dry_run: &DryRun, native: Backend) -> Outcome<()> {
+    let text = print::render(rules, dry_run.form, native, dry_run.explain);
+    match &dry_run.file {
+        None => print(&text),
+        Some(path) => std::fs::write(path, text).map_err(|error| {
+            Failure::Run(format!("{} (DRY_RUN_FILE_PATH): cannot write it: {error}", path.display()))
+        }),
+    }
+}
+
+fn set_close_wait(seconds: u32) -> Outcome<()> {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+    match std::fs::write(path, seconds.to_string()) {
+        Ok(()) => Ok(()),
+        Err(error) => failed(format!(
+            "--timeout-close-wait-secs: cannot write {path}: {error}; the container has to be privileged for this"
+        )),
+    }
+}
+
+fn report(log: Log, capture: &Capture, rules: &RuleSet, backend: Backend, change: Change, routed: bool) {
     let message = match (change, routed) {
         (Change::None, false) => "capture is in place already",
         (Change::Replaced, _) => "capture replaced",
         _ => "capture applied",
     };
-    log.info(
-        message,
-        &[
-            ("backend", backend.name().into()),
-            ("ipv4", rules.families.v4.into()),
-            ("ipv6", rules.families.v6.into()),
-            ("rules", rules.len().into()),
-        ],
-    );
+    let mut fields: Vec<(&str, Value)> = vec![
+        ("backend", backend.name().into()),
+        ("ipv4", rules.families.v4.into()),
+        ("ipv6", rules.families.v6.into()),
+        ("rules", rules.len().into()),
+    ];
+    match capture {
+        Capture::Sidecar { plan, .. } => {
+            let (inbound, outbound) = plan.summary();
+            fields.extend([("inbound", inbound.into()), ("outbound", outbound.into())]);
+            if let Dns::Servers(servers) = &plan.dns {
+                fields.push((
+                    "dns",
+                    servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into(),
+                ));
+            } else if plan.dns == Dns::All {
+                fields.push(("dns", "all".into()));
+            }
+        }
+        Capture::ProxyInit(plan) => fields.push(("inbound_port", usize::from(plan.inbound_port).into())),
+        Capture::Daemonset(plan) => fields.push(("proxy", plan.proxy.to_string().into())),
+    }
+    log.info(message, &fields);
 }

@@ -127,6 +127,43 @@ impl Sidecar {
         }
     }
 
+    /// Inbound and outbound capture in a few words, for the log.
+    pub(crate) fn summary(&self) -> (String, String) {
+        let ports = |list: &[Ports]| list.iter().map(|p| p.text('-')).collect::<Vec<_>>().join(",");
+        let nets = |list: &[Net]| list.iter().map(Net::to_string).collect::<Vec<_>>().join(",");
+        let how = match self.mode {
+            Mode::Redirect => "redirect",
+            Mode::Tproxy(_) => "tproxy",
+        };
+        let inbound = match &self.inbound_ports {
+            Selection::Only(list) if list.is_empty() => "nothing".to_owned(),
+            Selection::Only(list) => format!("{how} {} to {}", ports(list), self.inbound_port),
+            Selection::All if self.inbound_excluded_ports.is_empty() => {
+                format!("{how} all to {}", self.inbound_port)
+            }
+            Selection::All => {
+                format!("{how} all but {} to {}", ports(&self.inbound_excluded_ports), self.inbound_port)
+            }
+        };
+        let mut outbound = match &self.outbound_ranges {
+            Selection::All => "all".to_owned(),
+            Selection::Only(list) => nets(list),
+        };
+        let mut also = |word: &str, what: String| {
+            if !what.is_empty() {
+                outbound = format!("{outbound} {word} {what}");
+            }
+        };
+        also("and ports", ports(&self.outbound_ports));
+        also("but", nets(&self.outbound_excluded_ranges));
+        also("but ports", ports(&self.outbound_excluded_ports));
+        let outbound = match outbound.trim() {
+            "" => "nothing".to_owned(),
+            what => format!("{what} to {}", self.outbound_port),
+        };
+        (inbound, outbound)
+    }
+
     fn nat(&self) -> Table {
         let mut table = Table::new(TableKind::Nat);
         self.nat_prerouting(&mut table);

@@ -1,0 +1,48 @@
+//! What `--help` and `--version` print.
+
+use std::fmt::Write as _;
+
+use crate::flags::{Flag, Takes};
+use crate::options::SHARED_FLAGS;
+use crate::run::FrontEnd;
+use crate::{istio, linkerd, machine};
+
+const HEAD: &str = "\
+outrigger-init: turns a pod's traffic to the sidecar
+
+  outrigger-init [istio-iptables] FLAGS     as istio-iptables
+  outrigger-init proxy-init FLAGS           as linkerd2-proxy-init
+  outrigger-init linkerd-init FLAGS         outbound to a proxy on the node, or behind a service
+  outrigger-init vm [clean] FLAGS           on a virtual machine, by cluster.env and sidecar.env
+
+Every flag but -p may be given as a variable instead: --redirect-dns is REDIRECT_DNS.
+Exit status: 0 done, 1 failed, 126 the self-test failed, 255 the options make no sense.
+";
+
+/// The text, if the command line asks for one.
+pub(crate) fn wanted(front_end: FrontEnd, arguments: &[String]) -> Option<String> {
+    if arguments.iter().any(|argument| argument == "--version") {
+        return Some(format!("outrigger-init {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    if !arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        return None;
+    }
+    let mut text = HEAD.to_owned();
+    let sections: &[(&str, &[Flag])] = match front_end {
+        FrontEnd::Istio => &[("What to capture", &istio::FLAGS)],
+        FrontEnd::Daemonset => &[("Where the proxy is", &linkerd::DAEMONSET_FLAGS)],
+        FrontEnd::ProxyInit => &[("What to capture", &linkerd::PROXY_INIT_FLAGS)],
+        FrontEnd::Machine => {
+            &[("Files", &machine::FLAGS), ("What to capture, over the files", &istio::FLAGS)]
+        }
+    };
+    for (title, flags) in sections.iter().chain(&[("For every command", SHARED_FLAGS.as_slice())]) {
+        let _ = writeln!(text, "\n{title}:");
+        for flag in flags.iter().filter(|flag| !flag.help.is_empty()) {
+            let short = flag.short.map_or("    ".to_owned(), |letter| format!("-{letter}, "));
+            let value = if flag.takes == Takes::Value { " VALUE" } else { "" };
+            let _ = writeln!(text, "  {:<46} {}", format!("{short}--{}{value}", flag.name), flag.help);
+        }
+    }
+    Some(text)
+}
