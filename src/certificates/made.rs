@@ -1,0 +1,61 @@
+//! A CA and one leaf, made here. The CA's key is thrown away: it can sign nothing else.
+
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+
+use super::unix_now;
+
+/// Clocks of others may be slow.
+const SLACK: i64 = 5 * 60;
+
+/// A CA and one leaf that it has signed, all as PEM.
+#[derive(Debug)]
+pub struct Made {
+    /// The CA's certificate.
+    pub ca: String,
+    /// The leaf.
+    pub certificate: String,
+    /// The leaf's private key, PKCS#8.
+    pub key: String,
+}
+
+/// Makes a CA and a leaf for DNS names and addresses, on ECDSA P-256, valid from now for `days`.
+///
+/// # Errors
+/// A name that cannot stand in a certificate.
+pub fn make(names: &[String], days: u32) -> Result<Made, rcgen::Error> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = lasting(CertificateParams::default(), days);
+    ca.distinguished_name = called("Outrigger CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca_certificate = ca.self_signed(&ca_key)?;
+    let issuer = Issuer::new(ca, ca_key);
+
+    let key = KeyPair::generate()?;
+    let mut leaf = lasting(CertificateParams::new(names)?, days);
+    leaf.distinguished_name = called("outrigger");
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.use_authority_key_identifier_extension = true;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = leaf.signed_by(&key, &issuer)?;
+    Ok(Made { ca: ca_certificate.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn called(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+fn lasting(mut params: CertificateParams, days: u32) -> CertificateParams {
+    let begin = u64::try_from(unix_now() - SLACK).unwrap_or_default();
+    params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(begin);
+    params.not_after = params.not_before + Duration::from_secs(u64::from(days) * 86_400);
+    params
+}

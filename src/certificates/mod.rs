@@ -1,0 +1,89 @@
+//! Certificates: make them, read them, keep the served one up to date. Knows no cluster.
+//!
+//! TLS 1.2 and 1.3 only, with rustls on ring.
+
+mod facts;
+mod files;
+mod made;
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+pub use facts::{Facts, facts, unix_now, written_date};
+pub use files::{Files, Problem};
+pub use made::{Made, make};
+
+/// A chain, the leaf first, and the leaf's key.
+#[derive(Debug)]
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads PEM: certificates, the leaf first, and one private key (PKCS#8, PKCS#1 or SEC1).
+    ///
+    /// # Errors
+    /// Which of the two holds nothing usable, and why.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, Unusable> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificates)
+            .collect::<Result<_, _>>()
+            .map_err(|e| Unusable::Certificate(e.to_string()))?;
+        if chain.is_empty() {
+            return Err(Unusable::Certificate("no certificate in PEM form is in it".to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            Unusable::Key(match error {
+                rustls::pki_types::pem::Error::NoItemsFound => "no private key in PEM form is in it".to_owned(),
+                other => other.to_string(),
+            })
+        })?;
+        Ok(Self { chain, key })
+    }
+
+    /// What the leaf says.
+    ///
+    /// # Errors
+    /// It is no X.509 certificate.
+    pub fn facts(&self) -> Result<Facts, Unusable> {
+        let leaf = self.chain.first().map(CertificateDer::as_ref).unwrap_or_default();
+        facts(leaf).map_err(Unusable::Certificate)
+    }
+
+    /// The configuration that serves it, for HTTP/1.1 and HTTP/2.
+    ///
+    /// # Errors
+    /// Key and certificate do not belong together, or are of a kind that ring does not know.
+    pub fn server_config(self) -> Result<Arc<ServerConfig>, Unusable> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|e| Unusable::Key(e.to_string()))?
+            .with_no_client_auth()
+            .with_single_cert(self.chain, self.key)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => Unusable::Mismatch,
+                rustls::Error::InvalidCertificate(_) => Unusable::Certificate(error.to_string()),
+                other => Unusable::Key(other.to_string()),
+            })?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// What is wrong with a certificate or its key.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The certificate.
+    #[error("{0}")]
+    Certificate(String),
+    /// The key.
+    #[error("{0}")]
+    Key(String),
+    /// Each is sound, but the key is another one's.
+    #[error("the private key is not the certificate's")]
+    Mismatch,
+}

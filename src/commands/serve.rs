@@ -1,0 +1,168 @@
+//! `outrigger serve`: the webhook.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use outrigger::certificates::{self, Files, Identity};
+use outrigger::injection::Injector;
+use outrigger::settings::Settings;
+use outrigger::telemetry::{self, LogFormat, Metrics};
+use outrigger::webhook::{self, Limits, Listener, Phase, Webhook};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::trial::Trial;
+
+/// Time from SIGTERM to the end of accepting, for endpoints to be taken away. None on loopback.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Time from then for requests in flight. With [`SETTLE`] under Kubernetes' default grace period of 30 s.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long a certificate made in memory is good for, in days.
+const TRIAL_DAYS: u32 = 365;
+
+/// Serve the mutating admission webhook
+///
+/// Without --cert and --key it makes a certificate for loopback and prints the commands to try it.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Settings (InjectorConfig, YAML); without it the defaults hold
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the webhook (HTTPS)
+    #[arg(long, value_name = "ADDR", default_value_t = loopback(8443))]
+    listen: SocketAddr,
+    /// Address of metrics and health (plain HTTP)
+    #[arg(long, value_name = "ADDR", default_value_t = loopback(15014))]
+    metrics_listen: SocketAddr,
+    /// Certificate chain (PEM, leaf first); reloaded when it changes
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Least severe log lines: error, warn, info, debug, trace, or a filter as in RUST_LOG, which comes first
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// Form of log lines; auto is text on a terminal, JSON elsewhere
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "auto")]
+    log_format: LogFormat,
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Serve {
+    /// Serves until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// Settings, templates, certificate or addresses that cannot be used, as a message for people.
+    pub(crate) fn run(self) -> Result<(), String> {
+        telemetry::log_to_stderr(self.log_format, &self.log_level)?;
+        let settings = match &self.config {
+            Some(path) => Settings::load(path).map_err(|e| e.to_string())?,
+            None => Settings::default(),
+        };
+        let injector = Injector::new(settings).map_err(|e| e.to_string())?;
+        let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("cannot start threads: {e}"))?;
+        let served = runtime.block_on(self.serve(injector));
+        // Whoever has not finished by now had the whole of DRAIN for it.
+        runtime.shutdown_background();
+        served
+    }
+
+    async fn serve(self, injector: Injector) -> Result<(), String> {
+        let mut stop = Stop::new()?;
+        let metrics = Arc::new(Metrics::new());
+        let limits = Limits::default();
+        let sockets = (webhook::bind(self.listen)?, webhook::bind(self.metrics_listen)?);
+        let address = local_address(&sockets.0)?;
+        let metrics_address = local_address(&sockets.1)?;
+        let (tls, trial) = self.certificate(&metrics, address, injector.settings())?;
+        let settle = if trial.is_some() || address.ip().is_loopback() { Duration::ZERO } else { SETTLE };
+
+        let (phase, in_phase) = watch::channel(Phase::Serving);
+        let shared = Webhook::new(injector, metrics.clone(), limits, in_phase.clone());
+        let router = webhook::router(shared.clone());
+        let webhook = Listener::tls(sockets.0, tls, router, limits, metrics.clone());
+        let admin = Listener::plain(sockets.1, webhook::admin_router(shared), limits, metrics);
+        let serving = tokio::spawn(webhook.serve(in_phase.clone()));
+        // Metrics and health are to be had until the end.
+        tokio::spawn(admin.serve(in_phase));
+        tracing::info!(%address, metrics = %metrics_address, version = env!("CARGO_PKG_VERSION"), "serving");
+        if let Some(trial) = &trial {
+            trial.print();
+        }
+
+        let signal = stop.signal().await;
+        let settle = if signal == "SIGINT" { Duration::ZERO } else { settle };
+        tracing::info!(signal, ?settle, "stopping: no longer ready");
+        phase.send_replace(Phase::Settling);
+        tokio::select! {
+            () = tokio::time::sleep(settle) => {}
+            _ = stop.signal() => return Err("stopped at once by a second signal".to_owned()),
+        }
+        phase.send_replace(Phase::Draining);
+        tokio::select! {
+            _ = serving => tracing::info!("stopped"),
+            () = tokio::time::sleep(DRAIN) => tracing::warn!(after = ?DRAIN, "stopped with requests in flight"),
+            _ = stop.signal() => return Err("stopped at once by a second signal".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// The certificate of `--cert` and `--key`, or one made in memory, with what there is to say about it.
+    fn certificate(
+        &self,
+        metrics: &Arc<Metrics>,
+        address: SocketAddr,
+        settings: &Settings,
+    ) -> Result<(watch::Receiver<Arc<ServerConfig>>, Option<Trial>), String> {
+        if let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone()) {
+            let files = Files { certificate, key };
+            return Ok((files.serve(metrics.clone()).map_err(|e| e.to_string())?, None));
+        }
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        if !address.ip().is_loopback() && !address.ip().is_unspecified() {
+            names.push(address.ip().to_string());
+        }
+        let made = certificates::make(&names, TRIAL_DAYS).map_err(|e| format!("cannot make a certificate: {e}"))?;
+        let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes());
+        let identity = identity.map_err(|e| e.to_string())?;
+        let facts = identity.facts().map_err(|e| e.to_string())?;
+        metrics.certificate_expiry.set(facts.not_after as f64);
+        let config = identity.server_config().map_err(|e| e.to_string())?;
+        let trial = Trial::new(address, &made.ca, settings)?;
+        // The sender is dropped: this configuration never changes.
+        Ok((watch::channel(config).1, Some(trial)))
+    }
+}
+
+fn local_address(socket: &TcpListener) -> Result<SocketAddr, String> {
+    socket.local_addr().map_err(|e| format!("cannot learn the address of a socket: {e}"))
+}
+
+/// The signals that end us.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, String> {
+        let on = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    async fn signal(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

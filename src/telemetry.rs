@@ -1,0 +1,206 @@
+//! What an operator sees: one log line an admission, and metrics.
+//!
+//! Metrics of injection have the names that Istio's dashboards ask for (`sidecar_injection_*`); what is our
+//! own is called `outrigger_*`. Labels have few values, all of them ours: nothing that a pod's author writes
+//! becomes a label.
+
+use std::io::IsTerminal;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to stderr. `level` is a level or a filter in the syntax of `RUST_LOG`, which comes first
+/// where it is set.
+///
+/// # Errors
+/// A filter that does not parse, or logging that was started before.
+pub fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), String> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => {
+            EnvFilter::try_new(&filter).map_err(|e| format!("RUST_LOG is {filter:?}: {e}"))?
+        }
+        _ => EnvFilter::try_new(level).map_err(|e| format!("--log-level is {level:?}: {e}"))?,
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(terminal);
+    match format {
+        LogFormat::Auto if terminal => lines.try_init(),
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|e| e.to_string())
+}
+
+/// One label called `reason`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Why {
+    reason: &'static str,
+}
+
+/// One label called `result`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+/// Counts by reason.
+#[derive(Debug, Clone, Default)]
+pub struct ByReason(Family<Why, Counter>);
+
+impl ByReason {
+    /// One more.
+    pub fn inc(&self, reason: &'static str) {
+        self.0.get_or_create(&Why { reason }).inc();
+    }
+}
+
+/// All metrics of the webhook.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Admission requests that were understood.
+    pub requests: Counter,
+    /// Pods that were injected.
+    pub success: Counter,
+    /// Pods that ought to have been injected and were not, by an error.
+    pub failure: Counter,
+    /// Objects that were let through as they were, by reason.
+    pub skip: ByReason,
+    /// Seconds from a request's first byte of body to its answer.
+    pub time: Histogram,
+    /// Admission requests in flight.
+    pub in_flight: Gauge,
+    /// Open connections of the TLS port.
+    pub connections: Gauge,
+    /// Requests answered with an error before they were understood, by reason.
+    pub rejected_requests: ByReason,
+    /// Connections that were closed before their first request, by reason.
+    pub rejected_connections: ByReason,
+    /// TLS handshakes that failed, by reason.
+    pub handshake_failures: ByReason,
+    /// Errors of accept(2), such as too many open files.
+    pub accept_errors: Counter,
+    /// When the served certificate expires, in Unix seconds.
+    pub certificate_expiry: Gauge<f64, AtomicU64>,
+    certificate_reloads: Family<Outcome, Counter>,
+}
+
+impl Metrics {
+    /// Metrics at zero.
+    pub fn new() -> Self {
+        // From 50 us, under which no injection stays, to 3 s, by factors of about two and a half.
+        let times = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+        let metrics = Self {
+            registry: Registry::default(),
+            requests: Counter::default(),
+            success: Counter::default(),
+            failure: Counter::default(),
+            skip: ByReason::default(),
+            time: Histogram::new(times),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            rejected_requests: ByReason::default(),
+            rejected_connections: ByReason::default(),
+            handshake_failures: ByReason::default(),
+            accept_errors: Counter::default(),
+            certificate_expiry: Gauge::default(),
+            certificate_reloads: Family::default(),
+        };
+        metrics.registered()
+    }
+
+    fn registered(mut self) -> Self {
+        let build = Family::<Build, Gauge>::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let r = &mut self.registry;
+        r.register("sidecar_injection_requests", "Admission requests", self.requests.clone());
+        r.register("sidecar_injection_success", "Pods injected", self.success.clone());
+        r.register("sidecar_injection_failure", "Pods not injected because of an error", self.failure.clone());
+        r.register("sidecar_injection_skip", "Objects let through unchanged, by reason", self.skip.0.clone());
+        r.register_with_unit(
+            "sidecar_injection_time",
+            "Time to answer an admission request",
+            Unit::Seconds,
+            self.time.clone(),
+        );
+        let r = r.sub_registry_with_prefix("outrigger");
+        r.register("requests_in_flight", "Admission requests in flight", self.in_flight.clone());
+        r.register("connections_open", "Open connections of the TLS port", self.connections.clone());
+        r.register(
+            "requests_rejected",
+            "Requests answered with an error before they were understood, by reason",
+            self.rejected_requests.0.clone(),
+        );
+        r.register(
+            "connections_rejected",
+            "Connections closed before their first request, by reason",
+            self.rejected_connections.0.clone(),
+        );
+        r.register(
+            "tls_handshake_failures",
+            "TLS handshakes that failed, by reason",
+            self.handshake_failures.0.clone(),
+        );
+        r.register("accept_errors", "Errors on accepting connections", self.accept_errors.clone());
+        r.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the served certificate expires, in Unix time",
+            self.certificate_expiry.clone(),
+        );
+        r.register(
+            "certificate_reloads",
+            "Changed certificate files taken up or refused, by result",
+            self.certificate_reloads.clone(),
+        );
+        r.register("build_info", "Version of this program; always 1", build);
+        self
+    }
+
+    /// A changed certificate was taken up, or refused.
+    pub fn certificate_reloaded(&self, taken_up: bool) {
+        let result = if taken_up { "success" } else { "failure" };
+        self.certificate_reloads.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// The text that Prometheus scrapes, of type [`CONTENT_TYPE`].
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,0 +1,257 @@
+//! AdmissionReview, in and out; pure.
+//!
+//! Only the envelope is typed: the object stays raw JSON until somebody needs it, and fields that we do not
+//! know survive. `v1` and `v1beta1` have the same fields here; each is answered in its own version.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::patch::Operation;
+
+const KIND: &str = "AdmissionReview";
+const VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
+
+/// Longest warning, in bytes: what the API server may cut off
+/// (<https://kubernetes.io/blog/2020/09/03/warnings/>).
+const WARNING: usize = 256;
+
+/// What is wrong with a review, by field. Answered 400, so that `failurePolicy` decides.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(String);
+
+/// A review that asks.
+#[derive(Debug)]
+pub struct Review<'a> {
+    api_version: Cow<'a, str>,
+    /// What it asks.
+    pub request: Request<'a>,
+}
+
+/// The fields of `request` that injection needs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request<'a> {
+    /// Echoed in the response.
+    #[serde(borrow)]
+    pub uid: Cow<'a, str>,
+    /// Kind of the object.
+    #[serde(borrow)]
+    pub kind: Kind<'a>,
+    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
+    #[serde(borrow)]
+    pub operation: Cow<'a, str>,
+    /// `ephemeralcontainers` and such; empty for the object itself.
+    #[serde(borrow, default)]
+    pub sub_resource: Option<Cow<'a, str>>,
+    /// Namespace of the request: a pod that is being created often has none of its own.
+    #[serde(borrow, default)]
+    pub namespace: Option<Cow<'a, str>>,
+    /// Name of the object; empty where the API server makes it (`generateName`).
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    /// Whether nothing will be stored.
+    #[serde(default)]
+    pub dry_run: Option<bool>,
+    /// The object, as it came.
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+}
+
+/// Group, version and kind.
+#[derive(Debug, Deserialize)]
+pub struct Kind<'a> {
+    /// Empty for the core group.
+    #[serde(borrow, default)]
+    pub group: Cow<'a, str>,
+    /// `Pod`.
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    request: Option<Request<'a>>,
+}
+
+impl<'a> Review<'a> {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// [`Malformed`]: no JSON, no AdmissionReview of a version that we know, no request, or a field that is
+    /// missing or of the wrong type.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        let envelope: Envelope = serde_json::from_slice(body).map_err(|error| explain(body, error))?;
+        let Envelope { api_version, kind, request } = envelope;
+        if kind != KIND {
+            return Err(Malformed(format!("kind is {kind:?}, not {KIND:?}")));
+        }
+        if !VERSIONS.contains(&api_version.as_ref()) {
+            return Err(Malformed(format!("apiVersion is {api_version:?}, not one of {}", VERSIONS.join(", "))));
+        }
+        let request = request.ok_or_else(|| Malformed("the AdmissionReview has no request".to_owned()))?;
+        Ok(Self { api_version, request })
+    }
+
+    /// The answer, as JSON.
+    ///
+    /// # Errors
+    /// The patch cannot be written as JSON, which no patch is known to do.
+    pub fn answer(&self, answer: &Answer) -> Result<Vec<u8>, serde_json::Error> {
+        let (patch, warnings, status) = match &answer.verdict {
+            Verdict::Unchanged => (None, &[][..], None),
+            Verdict::Allowed { patch, warnings } => (patch.as_deref(), &warnings[..], None),
+            Verdict::Refused { message } => {
+                (None, &[][..], Some(Status { status: "Failure", message, reason: "BadRequest", code: 400 }))
+            }
+        };
+        serde_json::to_vec(&Reply {
+            kind: KIND,
+            api_version: &self.api_version,
+            response: Response {
+                uid: &self.request.uid,
+                allowed: status.is_none(),
+                status,
+                patch_type: patch.map(|_| "JSONPatch"),
+                patch: patch.map(|bytes| STANDARD.encode(bytes)),
+                warnings: warnings.iter().map(|warning| shortened(warning)).collect(),
+                audit_annotations: answer.reason.map(|reason| Audit { reason }),
+            },
+        })
+    }
+}
+
+impl Request<'_> {
+    /// The object, parsed.
+    ///
+    /// # Errors
+    /// [`Malformed`]: there is none, it is no map, or it nests deeper than 128 levels.
+    pub fn object(&self) -> Result<Value, Malformed> {
+        let raw = self.object.filter(|raw| raw.get() != "null");
+        let raw = raw.ok_or_else(|| Malformed("request.object is missing".to_owned()))?;
+        let object: Value = serde_json::from_str(raw.get())
+            .map_err(|error| Malformed(format!("request.object of {}: {error}", self.display())))?;
+        if object.is_object() {
+            Ok(object)
+        } else {
+            Err(Malformed(format!("request.object of {} is no map", self.display())))
+        }
+    }
+
+    /// `Pod shop/cart`, for messages.
+    pub fn display(&self) -> String {
+        let [namespace, name] = [&self.namespace, &self.name].map(|field| field.as_deref().unwrap_or_default());
+        format!("{} {namespace}/{}", self.kind.kind, if name.is_empty() { "(no name yet)" } else { name })
+    }
+}
+
+/// Parses once more, slowly, to say which field it was.
+fn explain(body: &[u8], error: serde_json::Error) -> Malformed {
+    if error.classify() != serde_json::error::Category::Data {
+        return Malformed(format!("the body is no JSON: {error}"));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, Envelope>(&mut reader) {
+        Err(error) => {
+            let path = error.path().to_string();
+            let place = if path == "." { "the AdmissionReview".to_owned() } else { path };
+            Malformed(format!("{place}: {}", error.inner()))
+        }
+        Ok(_) => Malformed(error.to_string()),
+    }
+}
+
+/// What the API server hears.
+#[derive(Debug)]
+pub struct Answer {
+    /// Yes, with or without changes, or no.
+    pub verdict: Verdict,
+    /// The reason's code; stands in the API server's audit log as `<webhook>/reason`.
+    pub reason: Option<&'static str>,
+}
+
+/// Yes, with or without changes, or no.
+#[derive(Debug)]
+pub enum Verdict {
+    /// None of our business: the object stays as it is.
+    Unchanged,
+    /// Come in.
+    Allowed {
+        /// The JSON patch, where something changes.
+        patch: Option<Vec<u8>>,
+        /// What `kubectl` shows the user.
+        warnings: Vec<String>,
+    },
+    /// The object's author must mend something.
+    Refused {
+        /// What, where, and how.
+        message: String,
+    },
+}
+
+/// Operations as the bytes of a JSON patch; `None` where there are none.
+///
+/// # Errors
+/// As [`Review::answer`].
+pub fn patch_bytes(operations: &[Operation]) -> Result<Option<Vec<u8>>, serde_json::Error> {
+    if operations.is_empty() { Ok(None) } else { serde_json::to_vec(operations).map(Some) }
+}
+
+fn shortened(warning: &str) -> Cow<'_, str> {
+    if warning.len() <= WARNING {
+        return Cow::Borrowed(warning);
+    }
+    let end = warning.floor_char_boundary(WARNING - '…'.len_utf8());
+    Cow::Owned(format!("{}…", &warning[..end]))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply<'a> {
+    kind: &'static str,
+    api_version: &'a str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit_annotations: Option<Audit>,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    status: &'static str,
+    message: &'a str,
+    reason: &'static str,
+    code: u16,
+}
+
+#[derive(Serialize)]
+struct Audit {
+    reason: &'static str,
+}

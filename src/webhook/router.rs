@@ -1,0 +1,219 @@
+//! Which path leads where, and what stands before an admission: type, size, time, number.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, watch};
+
+use super::admit::{self, Failure};
+use super::body::{self, Refused};
+use super::{Limits, path};
+use crate::injection::Injector;
+use crate::telemetry::{self, Metrics};
+
+/// Where in its life the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Ready.
+    Serving,
+    /// Serves, but is no longer ready, so that nobody new comes.
+    Settling,
+    /// Accepts nothing new and finishes what it has.
+    Draining,
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Webhook {
+    injector: Injector,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    phase: watch::Receiver<Phase>,
+    requests: Semaphore,
+    bodies: Semaphore,
+}
+
+impl Webhook {
+    /// A webhook that injects with `injector`, counts in `metrics`, and is ready while `phase` is
+    /// [`Phase::Serving`].
+    pub fn new(
+        injector: Injector,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        phase: watch::Receiver<Phase>,
+    ) -> Arc<Self> {
+        let (requests, bodies) = (Semaphore::new(limits.requests), Semaphore::new(limits.bodies));
+        Arc::new(Self { injector, metrics, limits, phase, requests, bodies })
+    }
+}
+
+/// The TLS port: `/inject`, `/inject/<key>/<value>/…`, `/healthz`, `/readyz`.
+pub fn router(webhook: Arc<Webhook>) -> Router {
+    Router::new()
+        .route("/inject", post(inject))
+        .route("/inject/", post(inject))
+        .route("/inject/{*path}", post(inject))
+        .merge(health())
+        .with_state(webhook)
+}
+
+/// The plain-HTTP port: `/metrics`, `/healthz`, `/readyz`.
+pub fn admin_router(webhook: Arc<Webhook>) -> Router {
+    Router::new().route("/metrics", get(metrics)).merge(health()).with_state(webhook)
+}
+
+fn health() -> Router<Arc<Webhook>> {
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz))
+}
+
+async fn readyz(State(webhook): State<Arc<Webhook>>) -> (StatusCode, &'static str) {
+    match *webhook.phase.borrow() {
+        Phase::Serving => (StatusCode::OK, "ok\n"),
+        Phase::Settling | Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+async fn metrics(State(webhook): State<Arc<Webhook>>) -> Response {
+    match webhook.metrics.text() {
+        Ok(text) => ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Why a request is turned away before anybody looks into its body's meaning.
+struct Rejection {
+    status: StatusCode,
+    /// Label of the metric.
+    reason: &'static str,
+    message: String,
+}
+
+impl Rejection {
+    fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status, reason, message: message.into() }
+    }
+}
+
+async fn inject(
+    State(webhook): State<Arc<Webhook>>,
+    below: Option<Path<String>>,
+    request: Request,
+) -> Response {
+    let began = Instant::now();
+    let in_flight = InFlight::enter(&webhook.metrics);
+    let limit = webhook.limits.request_time;
+    let answer = tokio::time::timeout(limit, answer(webhook.clone(), below, request)).await;
+    drop(in_flight);
+    let answer = answer.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", limit.as_secs_f32());
+        Err(Rejection::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
+    });
+    webhook.metrics.time.observe(began.elapsed().as_secs_f64());
+    answer.unwrap_or_else(|rejection| {
+        webhook.metrics.rejected_requests.inc(rejection.reason);
+        tracing::warn!(status = rejection.status.as_u16(), reason = rejection.reason, "{}", rejection.message);
+        refuse(&rejection)
+    })
+}
+
+async fn answer(
+    webhook: Arc<Webhook>,
+    below: Option<Path<String>>,
+    request: Request,
+) -> Result<Response, Rejection> {
+    let _turn = webhook.requests.try_acquire().map_err(|_| {
+        let message = format!("{} admission requests are in flight; try again", webhook.limits.requests);
+        Rejection::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+    })?;
+    must_be_json(request.headers())?;
+    let limit = webhook.limits.body;
+    let (bytes, _held) = body::read(request.into_body(), limit, &webhook.bodies).await.map_err(|refused| {
+        let (status, reason, message) = match refused {
+            Refused::TooLarge => {
+                let message = format!("the body is larger than {limit} bytes");
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+            }
+            Refused::Busy => {
+                let message = "the bodies in flight take all memory they may; try again".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            }
+            Refused::Incomplete(why) => {
+                (StatusCode::BAD_REQUEST, "body_incomplete", format!("the body stopped before its end: {why}"))
+            }
+        };
+        Rejection::new(status, reason, message)
+    })?;
+    let environment = below.map(|Path(below)| path::environment(&below)).unwrap_or_default();
+    let answer = if bytes.len() > LARGE {
+        let webhook = webhook.clone();
+        let task = move || admit::admit(&webhook.injector, &webhook.metrics, &bytes, &environment);
+        tokio::task::spawn_blocking(task).await.unwrap_or_else(|e| Err(Failure::Internal(e.to_string())))
+    } else {
+        admit::admit(&webhook.injector, &webhook.metrics, &bytes, &environment)
+    };
+    match answer {
+        Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
+        Err(Failure::Malformed(message)) => {
+            Err(Rejection::new(StatusCode::BAD_REQUEST, "malformed", message))
+        }
+        Err(Failure::Internal(message)) => {
+            Ok((StatusCode::INTERNAL_SERVER_ERROR, format!("{message}\n")).into_response())
+        }
+    }
+}
+
+/// Bodies above this many bytes are worked on away from the threads that serve connections: they take
+/// milliseconds.
+const LARGE: usize = 256 << 10;
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), Rejection> {
+    let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("(no text)"));
+    let media_type = given.and_then(|value| value.split(';').next()).unwrap_or_default();
+    if media_type.trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let message = format!("Content-Type is {}, not application/json", given.unwrap_or("missing"));
+    Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message))
+}
+
+fn refuse(rejection: &Rejection) -> Response {
+    let mut response = (rejection.status, format!("{}\n", rejection.message)).into_response();
+    let headers = response.headers_mut();
+    match rejection.status {
+        StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, const { one() }),
+        // The rest of the body may still be on its way.
+        StatusCode::REQUEST_TIMEOUT => headers.insert(CONNECTION, const { close() }),
+        _ => None,
+    };
+    response
+}
+
+const fn one() -> axum::http::HeaderValue {
+    axum::http::HeaderValue::from_static("1")
+}
+
+const fn close() -> axum::http::HeaderValue {
+    axum::http::HeaderValue::from_static("close")
+}
+
+/// Counts a request for as long as it lives, even when its connection breaks.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn enter(metrics: &'a Metrics) -> Self {
+        metrics.in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
+}
