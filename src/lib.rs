@@ -9,10 +9,13 @@
 //! The thinking is pure ([`policy`], [`merge`], [`patch`], [`yaml`]); files, sockets and clocks are met only
 //! in [`settings`] and in the rooms that hang from the command line.
 
+pub mod certificates;
 pub mod injection;
 pub mod merge;
 pub mod patch;
 pub mod policy;
 pub mod settings;
+pub mod telemetry;
 pub mod template;
+pub mod webhook;
 pub mod yaml;

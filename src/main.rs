@@ -2,6 +2,8 @@
 
 mod commands;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// A Kubernetes sidecar injector.
@@ -13,8 +15,21 @@ struct CommandLine {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Serve(commands::serve::Serve),
+    Certs(commands::certs::Certs),
+}
 
-fn main() -> std::process::ExitCode {
-    match CommandLine::parse().command {}
+fn main() -> ExitCode {
+    let done = match CommandLine::parse().command {
+        Command::Serve(command) => command.run(),
+        Command::Certs(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("outrigger: {message}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -115,7 +115,8 @@ impl Metrics {
     /// Metrics at zero.
     pub fn new() -> Self {
         // From 50 us, under which no injection stays, to 3 s, by factors of about two and a half.
-        let times = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+        let times =
+            [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
         let metrics = Self {
             registry: Registry::default(),
             requests: Counter::default(),
@@ -141,7 +142,11 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("sidecar_injection_requests", "Admission requests", self.requests.clone());
         r.register("sidecar_injection_success", "Pods injected", self.success.clone());
-        r.register("sidecar_injection_failure", "Pods not injected because of an error", self.failure.clone());
+        r.register(
+            "sidecar_injection_failure",
+            "Pods not injected because of an error",
+            self.failure.clone(),
+        );
         r.register("sidecar_injection_skip", "Objects let through unchanged, by reason", self.skip.0.clone());
         r.register_with_unit(
             "sidecar_injection_time",

@@ -107,7 +107,8 @@ impl Files {
             Problem(format!("cannot read the {what} {}: {error}", path.display()))
         };
         let (certificate, key) = (&contents.certificate, &contents.key);
-        let certificate = certificate.as_ref().map_err(|e| unreadable("certificate", &self.certificate, e))?;
+        let certificate =
+            certificate.as_ref().map_err(|e| unreadable("certificate", &self.certificate, e))?;
         let key = key.as_ref().map_err(|e| unreadable("private key", &self.key, e))?;
         let unusable = |problem| self.name(problem);
         let identity = Identity::from_pem(certificate, key).map_err(unusable)?;

@@ -38,7 +38,9 @@ impl Identity {
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
             Unusable::Key(match error {
-                rustls::pki_types::pem::Error::NoItemsFound => "no private key in PEM form is in it".to_owned(),
+                rustls::pki_types::pem::Error::NoItemsFound => {
+                    "no private key in PEM form is in it".to_owned()
+                }
                 other => other.to_string(),
             })
         })?;

@@ -47,7 +47,8 @@ impl Trial {
 
     /// Prints the commands on stdout.
     pub(super) fn print(&self) {
-        let [ca, review, webhook] = ["ca.crt", "review.json", "webhook.yaml"].map(|name| quoted(&self.file(name)));
+        let [ca, review, webhook] =
+            ["ca.crt", "review.json", "webhook.yaml"].map(|name| quoted(&self.file(name)));
         let url = &self.url;
         let indented = self.configuration.lines().fold(String::new(), |text, line| text + "  " + line + "\n");
         println!(

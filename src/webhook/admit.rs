@@ -96,7 +96,12 @@ fn decide(injector: &Injector, review: &Review, environment: &[(String, String)]
     }
 }
 
-fn inject(injector: &Injector, request: &Request, pod: &Value, environment: &[(String, String)]) -> Admission {
+fn inject(
+    injector: &Injector,
+    request: &Request,
+    pod: &Value,
+    environment: &[(String, String)],
+) -> Admission {
     let asked = injection::Request {
         namespace: request.namespace.as_deref().unwrap_or_default(),
         environment,
@@ -111,7 +116,9 @@ fn inject(injector: &Injector, request: &Request, pod: &Value, environment: &[(S
     let operations = injection.pod.as_ref().map(|injected| patch::diff(pod, injected)).unwrap_or_default();
     match patch_bytes(&operations) {
         Ok(Some(patch)) => Admission::Injected { reason, warnings, patch },
-        Ok(None) if injection.decision.inject() => Admission::Skipped { reason: "already_injected", warnings },
+        Ok(None) if injection.decision.inject() => {
+            Admission::Skipped { reason: "already_injected", warnings }
+        }
         Ok(None) => Admission::Skipped { reason, warnings },
         Err(error) => Admission::Failed(Failure::Internal(format!("{}: {error}", request.display()))),
     }

@@ -2,30 +2,52 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use outrigger_contract::{INJECT_KEY, NAMESPACE_LABEL};
+use outrigger_contract::{INJECT_KEY, NAMESPACE_LABEL, REVISION_LABEL};
 
 use crate::settings::{EXEMPT_NAMESPACES, Settings};
 
-/// The configuration, as YAML, for a webhook at `url` whose certificate `ca` (PEM) has signed.
-///
-/// Two webhooks: namespaces that ask for injection, and pods that ask for it elsewhere. Pods that refuse it,
-/// and namespaces that are never injected, do not reach us, so that they start even when we are down.
+/// The configuration, as YAML, for a webhook at `url` whose certificate `ca` (PEM) has signed. The rules are
+/// those of `manifests/3-registration.yaml`: pods that refuse injection, and namespaces that are never
+/// injected, do not reach us, so that they start even when we are down.
 pub fn configuration(url: &str, ca: &str, settings: &Settings) -> String {
     let exempt = EXEMPT_NAMESPACES.iter().copied().chain([settings.installation_namespace.as_str()]);
     let exempt = exempt.collect::<Vec<_>>().join(", ");
-    let common = format!(
-        "  admissionReviewVersions: [v1, v1beta1]
+    let bundle = STANDARD.encode(ca);
+    let webhook = |name, namespaces, pods| {
+        format!(
+            "- name: {name}.sidecar-injector.outrigger.dev
   clientConfig:
     url: {url}
-    caBundle: {}
+    caBundle: {bundle}
   rules:
   - {{operations: [CREATE], apiGroups: [\"\"], apiVersions: [v1], resources: [pods], scope: Namespaced}}
+  namespaceSelector:
+    matchExpressions:{namespaces}
+    - {{key: kubernetes.io/metadata.name, operator: NotIn, values: [{exempt}]}}
+  objectSelector:
+    matchExpressions:{pods}
+  admissionReviewVersions: [v1, v1beta1]
   failurePolicy: Fail
+  matchPolicy: Equivalent
   reinvocationPolicy: IfNeeded
   sideEffects: None
-  timeoutSeconds: 10
-",
-        STANDARD.encode(ca)
+  timeoutSeconds: 5
+"
+        )
+    };
+    let expressions = |list: &[(&str, &str)]| {
+        list.iter().fold(String::new(), |text, (key, test)| text + &format!("\n    - {{key: {key}, {test}}}"))
+    };
+    let absent = "operator: DoesNotExist";
+    let namespace = webhook(
+        "namespace",
+        expressions(&[(NAMESPACE_LABEL, "operator: In, values: [enabled]")]),
+        expressions(&[(INJECT_KEY, "operator: NotIn, values: [\"false\"]")]),
+    );
+    let object = webhook(
+        "object",
+        expressions(&[(NAMESPACE_LABEL, absent), (REVISION_LABEL, absent)]),
+        expressions(&[(INJECT_KEY, "operator: In, values: [\"true\"]"), (REVISION_LABEL, absent)]),
     );
     format!(
         "apiVersion: admissionregistration.k8s.io/v1
@@ -33,23 +55,7 @@ kind: MutatingWebhookConfiguration
 metadata:
   name: outrigger
 webhooks:
-- name: namespace.injector.outrigger.dev
-{common}  namespaceSelector:
-    matchExpressions:
-    - {{key: {NAMESPACE_LABEL}, operator: In, values: [enabled]}}
-    - {{key: kubernetes.io/metadata.name, operator: NotIn, values: [{exempt}]}}
-  objectSelector:
-    matchExpressions:
-    - {{key: {INJECT_KEY}, operator: NotIn, values: [\"false\"]}}
-- name: pod.injector.outrigger.dev
-{common}  namespaceSelector:
-    matchExpressions:
-    - {{key: {NAMESPACE_LABEL}, operator: NotIn, values: [enabled, disabled]}}
-    - {{key: kubernetes.io/metadata.name, operator: NotIn, values: [{exempt}]}}
-  objectSelector:
-    matchExpressions:
-    - {{key: {INJECT_KEY}, operator: In, values: [\"true\"]}}
-"
+{namespace}{object}"
     )
 }
 
@@ -65,8 +71,10 @@ mod tests {
         for webhook in value["webhooks"].as_array().unwrap() {
             assert_eq!(webhook["clientConfig"]["url"], "https://127.0.0.1:8443/inject");
             assert_eq!(webhook["clientConfig"]["caBundle"], "UEVNCg==");
-            assert_eq!(webhook["namespaceSelector"]["matchExpressions"][1]["values"][0], "kube-system");
+            let namespaces = webhook["namespaceSelector"]["matchExpressions"].as_array().unwrap();
+            assert_eq!(namespaces.last().unwrap()["values"][4], "outrigger-system");
         }
-        assert_eq!(value["webhooks"].as_array().unwrap().len(), 2);
+        assert_eq!(value["webhooks"][0]["objectSelector"]["matchExpressions"][0]["values"][0], "false");
+        assert_eq!(value["webhooks"][1]["objectSelector"]["matchExpressions"][0]["values"][0], "true");
     }
 }

@@ -61,12 +61,7 @@ impl Server {
     }
 
     /// Serves one connection to its end.
-    pub(super) async fn connection(
-        self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        phase: watch::Receiver<Phase>,
-    ) {
+    pub(super) async fn connection(self, stream: TcpStream, peer: SocketAddr, phase: watch::Receiver<Phase>) {
         // Answers are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return self.requests(stream, Version::Http1, peer, phase).await };
@@ -267,7 +262,8 @@ struct Turn(Arc<Activity>);
 
 impl Turn {
     fn take(activity: Arc<Activity>) -> Self {
-        activity.with(|state| *state = State { requests: state.requests + 1, used: true, head: None, ..*state });
+        activity
+            .with(|state| *state = State { requests: state.requests + 1, used: true, head: None, ..*state });
         Self(activity)
     }
 }

@@ -8,7 +8,7 @@ pub struct Limits {
     /// Bytes of one request's body; more is answered 413. Default: 8 MiB. The API server keeps objects under
     /// 3 MB and may send an old and a new one.
     pub body: usize,
-    /// Bytes of all bodies that are being read or answered; more is answered 503. Default: 64 MiB.
+    /// Bytes of all bodies that are being read or answered; more is answered 503. Default: 32 MiB.
     pub bodies: usize,
     /// Admission requests in flight; more are answered 503. Default: 512.
     pub requests: usize,
@@ -38,7 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 8 << 20,
-            bodies: 64 << 20,
+            bodies: 32 << 20,
             requests: 512,
             connections: 960,
             streams: 250,

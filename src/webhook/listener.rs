@@ -41,10 +41,17 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     listen().map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                format!("end what listens there (ss -ltnp 'sport = :{}' names it), or choose another address", address.port())
+                format!(
+                    "end what listens there (ss -ltnp 'sport = :{}' names it), or choose another address",
+                    address.port()
+                )
             }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address; ip address lists its own".to_owned(),
-            io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one".to_owned(),
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; ip address lists its own".to_owned()
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one".to_owned()
+            }
             _ => "choose another address".to_owned(),
         };
         format!("cannot listen on {address}: {error}; {remedy}")

@@ -100,7 +100,10 @@ impl<'a> Review<'a> {
             return Err(Malformed(format!("kind is {kind:?}, not {KIND:?}")));
         }
         if !VERSIONS.contains(&api_version.as_ref()) {
-            return Err(Malformed(format!("apiVersion is {api_version:?}, not one of {}", VERSIONS.join(", "))));
+            return Err(Malformed(format!(
+                "apiVersion is {api_version:?}, not one of {}",
+                VERSIONS.join(", ")
+            )));
         }
         let request = request.ok_or_else(|| Malformed("the AdmissionReview has no request".to_owned()))?;
         Ok(Self { api_version, request })
@@ -153,7 +156,8 @@ impl Request<'_> {
 
     /// `Pod shop/cart`, for messages.
     pub fn display(&self) -> String {
-        let [namespace, name] = [&self.namespace, &self.name].map(|field| field.as_deref().unwrap_or_default());
+        let [namespace, name] =
+            [&self.namespace, &self.name].map(|field| field.as_deref().unwrap_or_default());
         format!("{} {namespace}/{}", self.kind.kind, if name.is_empty() { "(no name yet)" } else { name })
     }
 }

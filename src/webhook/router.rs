@@ -37,6 +37,7 @@ pub struct Webhook {
     phase: watch::Receiver<Phase>,
     requests: Semaphore,
     bodies: Semaphore,
+    large: Semaphore,
 }
 
 impl Webhook {
@@ -49,7 +50,8 @@ impl Webhook {
         phase: watch::Receiver<Phase>,
     ) -> Arc<Self> {
         let (requests, bodies) = (Semaphore::new(limits.requests), Semaphore::new(limits.bodies));
-        Arc::new(Self { injector, metrics, limits, phase, requests, bodies })
+        let large = Semaphore::new(1);
+        Arc::new(Self { injector, metrics, limits, phase, requests, bodies, large })
     }
 }
 
@@ -117,7 +119,12 @@ async fn inject(
     webhook.metrics.time.observe(began.elapsed().as_secs_f64());
     answer.unwrap_or_else(|rejection| {
         webhook.metrics.rejected_requests.inc(rejection.reason);
-        tracing::warn!(status = rejection.status.as_u16(), reason = rejection.reason, "{}", rejection.message);
+        tracing::warn!(
+            status = rejection.status.as_u16(),
+            reason = rejection.reason,
+            "{}",
+            rejection.message
+        );
         refuse(&rejection)
     })
 }
@@ -133,24 +140,29 @@ async fn answer(
     })?;
     must_be_json(request.headers())?;
     let limit = webhook.limits.body;
-    let (bytes, _held) = body::read(request.into_body(), limit, &webhook.bodies).await.map_err(|refused| {
-        let (status, reason, message) = match refused {
-            Refused::TooLarge => {
-                let message = format!("the body is larger than {limit} bytes");
-                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-            }
-            Refused::Busy => {
-                let message = "the bodies in flight take all memory they may; try again".to_owned();
-                (StatusCode::SERVICE_UNAVAILABLE, "busy", message)
-            }
-            Refused::Incomplete(why) => {
-                (StatusCode::BAD_REQUEST, "body_incomplete", format!("the body stopped before its end: {why}"))
-            }
-        };
-        Rejection::new(status, reason, message)
-    })?;
+    let (bytes, _held) =
+        body::read(request.into_body(), limit, &webhook.bodies).await.map_err(|refused| {
+            let (status, reason, message) = match refused {
+                Refused::TooLarge => {
+                    let message = format!("the body is larger than {limit} bytes");
+                    (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+                }
+                Refused::Busy => {
+                    let message = "the bodies in flight take all memory they may; try again".to_owned();
+                    (StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+                }
+                Refused::Incomplete(why) => (
+                    StatusCode::BAD_REQUEST,
+                    "body_incomplete",
+                    format!("the body stopped before its end: {why}"),
+                ),
+            };
+            Rejection::new(status, reason, message)
+        })?;
     let environment = below.map(|Path(below)| path::environment(&below)).unwrap_or_default();
     let answer = if bytes.len() > LARGE {
+        // One at a time, or a few of them would take hundreds of megabytes.
+        let _turn = webhook.large.acquire().await;
         let webhook = webhook.clone();
         let task = move || admit::admit(&webhook.injector, &webhook.metrics, &bytes, &environment);
         tokio::task::spawn_blocking(task).await.unwrap_or_else(|e| Err(Failure::Internal(e.to_string())))
