@@ -7,6 +7,8 @@ use std::time::Duration;
 use outrigger_contract as contract;
 
 use crate::identity::{Identity, parse_labels};
+use crate::status::probes::{Probes, Target};
+use crate::status::scrape::Application;
 
 /// Everything that the operator and the injector configure. [`Settings::read`] gives the defaults' sources.
 #[derive(Debug, Clone)]
@@ -23,6 +25,10 @@ pub struct Settings {
     pub limits: Limits,
     /// Who this pod is, for labels.
     pub identity: Identity,
+    /// The application's probes, `ISTIO_KUBE_APP_PROBERS`.
+    pub probes: Probes,
+    /// Where the application exposes metrics, `ISTIO_PROMETHEUS_ANNOTATIONS`.
+    pub application: Application,
 }
 
 /// TCP ports of the sidecar's listeners.
@@ -136,8 +142,11 @@ impl Settings {
         let workers = reader.workers(&flags.concurrency, config.concurrency);
         let bind = reader.bind();
         let identity = Identity::read(env, &labels(env));
+        let probes = reader.probes();
+        let application = reader.application(&ports);
         if reader.errors.is_empty() {
-            Ok(Settings { bind, ports, workers, drain, limits: Limits::default(), identity })
+            let limits = Limits::default();
+            Ok(Settings { bind, ports, workers, drain, limits, identity, probes, application })
         } else {
             Err(reader.errors)
         }
@@ -248,6 +257,35 @@ impl Reader<'_> {
                     .push(format!("port {port} is given to both {other} and {name}: give each its own"));
             }
         }
+    }
+
+    fn probes(&mut self) -> Probes {
+        let name = "ISTIO_KUBE_APP_PROBERS";
+        let Some(text) = self.text(name) else { return Probes::default() };
+        let legacy = self.boolean("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION", false);
+        let address =
+            self.parse("INSTANCE_IP", None, "the pod's IP address", |value| value.parse().ok().map(Some));
+        let target = match address {
+            _ if legacy => Target::Localhost,
+            Some(address) => Target::Pod(address),
+            None => {
+                self.errors.push(format!("{name} is set, but INSTANCE_IP, where to probe, is not"));
+                Target::Localhost
+            }
+        };
+        Probes::parse(&text, target).unwrap_or_else(|errors| {
+            self.errors.extend(errors.into_iter().map(|error| format!("{name} {error}")));
+            Probes::default()
+        })
+    }
+
+    fn application(&mut self, ports: &Ports) -> Application {
+        let name = "ISTIO_PROMETHEUS_ANNOTATIONS";
+        let Some(text) = self.text(name) else { return Application::default() };
+        Application::parse(&text, ports).unwrap_or_else(|error| {
+            self.errors.push(format!("{name}: {error}"));
+            Application::default()
+        })
     }
 
     fn proxy_config(&mut self) -> ProxyConfig {

@@ -28,7 +28,13 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let telemetry = Arc::new(Telemetry::new(settings.workers, settings.identity.clone()));
 
     // Readiness comes first, so that whoever waits for us hears "not yet" instead of nothing.
-    let status = Arc::new(Status { life: Arc::clone(&life), telemetry: Arc::clone(&telemetry) });
+    let status = Arc::new(Status {
+        life: Arc::clone(&life),
+        telemetry: Arc::clone(&telemetry),
+        probes: settings.probes,
+        application: settings.application,
+        scrapes: Default::default(),
+    });
     let mut ports = settings.ports;
     ports.readiness = serve_status(status::Listener::Readiness, &settings.bind, ports.readiness, &status)?;
     ports.agent = serve_status(status::Listener::Agent, &settings.bind, ports.agent, &status)?;

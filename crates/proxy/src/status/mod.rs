@@ -1,12 +1,16 @@
 //! Readiness, metrics and the orders that a pod may give its sidecar, over HTTP.
 
+mod client;
+pub mod probes;
+pub mod scrape;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,6 +18,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_contract as contract;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+
+use probes::Probes;
+use scrape::Application;
 
 use crate::life::{Life, Phase};
 use crate::listener;
@@ -23,12 +30,12 @@ use crate::telemetry::{Counter, Telemetry};
 const CONNECTIONS: usize = 128;
 /// Time that a client has for sending its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Which of the status listeners was asked; each answers to other paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
-    /// 15020: readiness, metrics, and from loopback `POST /quitquitquit` and `POST /drain`.
+    /// 15020: readiness, merged metrics, the application's probes, and from loopback `POST /quitquitquit` and
+    /// `POST /drain`.
     Agent,
     /// 15021: readiness only.
     Readiness,
@@ -43,10 +50,17 @@ pub struct Status {
     pub life: Arc<Life>,
     /// The counters.
     pub telemetry: Arc<Telemetry>,
+    /// The application's probes.
+    pub probes: Probes,
+    /// Where the application exposes metrics.
+    pub application: Application,
+    /// What is counted about scrapes.
+    pub scrapes: scrape::Counts,
 }
 
 /// Serves `kind` on `listener` until the program ends. Must run on a local runtime.
 pub async fn serve(kind: Listener, listener: TcpListener, status: Arc<Status>) {
+    let own_port = listener.local_addr().map_or(0, |address| address.port());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let errors = Counter::default();
     loop {
@@ -54,9 +68,9 @@ pub async fn serve(kind: Listener, listener: TcpListener, status: Arc<Status>) {
         let (stream, peer) = listener::accept(&listener, &errors).await;
         let status = Arc::clone(&status);
         tokio::task::spawn_local(async move {
-            let service = service_fn(|request: http::Request<Incoming>| {
-                let response = answer(kind, request.method(), request.uri().path(), peer, &status);
-                async move { Ok::<_, Infallible>(response) }
+            let service = service_fn(|request: Request<Incoming>| {
+                let status = &status;
+                async move { Ok::<_, Infallible>(answer(kind, own_port, request, peer, status).await) }
             });
             // An error here is the client's: it went away, or what it sent is not HTTP.
             let _ = hyper::server::conn::http1::Builder::new()
@@ -69,8 +83,29 @@ pub async fn serve(kind: Listener, listener: TcpListener, status: Arc<Status>) {
     }
 }
 
-/// Answers one request to the status listener `kind`.
-pub fn answer(
+async fn answer<B>(
+    kind: Listener,
+    own_port: u16,
+    request: Request<B>,
+    peer: SocketAddr,
+    status: &Status,
+) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if kind == Listener::Agent {
+        match path {
+            contract::METRICS_PATH | "/metrics" => return merged(status, request.headers()).await,
+            _ if Probes::answers_to(path) => {
+                let (code, body) = status.probes.run(path, request.headers(), own_port).await;
+                return text(code, body);
+            }
+            _ => {}
+        }
+    }
+    at_once(kind, request.method(), path, peer, status)
+}
+
+/// Answers what needs nobody else.
+fn at_once(
     kind: Listener,
     method: &Method,
     path: &str,
@@ -81,15 +116,20 @@ pub fn answer(
         let code = if status.life.ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         return text(code, "");
     }
-    if kind == Listener::Metrics && path.starts_with(contract::METRICS_PATH) {
-        return metrics(status);
-    }
     match (kind, path) {
-        (Listener::Agent, contract::METRICS_PATH | "/metrics") => metrics(status),
+        (Listener::Metrics, path) if path.starts_with(contract::METRICS_PATH) => {
+            typed(status.telemetry.render(), HeaderValue::from_static(scrape::TEXT))
+        }
         (Listener::Agent, "/quitquitquit") => order(method, peer, || status.life.advance(Phase::Gone)),
         (Listener::Agent, "/drain") => order(method, peer, || status.life.advance(Phase::Draining)),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
+}
+
+async fn merged(status: &Status, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let proxy = status.telemetry.render();
+    let (body, kind) = scrape::merged(&status.application, &status.scrapes, &proxy, asked).await;
+    typed(body, HeaderValue::try_from(kind).unwrap_or(HeaderValue::from_static(scrape::TEXT)))
 }
 
 /// Carries out an order that only this pod's own processes may give.
@@ -111,16 +151,16 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-fn metrics(status: &Status) -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::OK, status.telemetry.render());
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(PROMETHEUS));
+fn typed(body: String, kind: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
 fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = code;
-    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
 }
@@ -134,11 +174,14 @@ mod tests {
         Status {
             life: Arc::new(Life::default()),
             telemetry: Arc::new(Telemetry::new(1, Identity::unknown())),
+            probes: Probes::default(),
+            application: Application::default(),
+            scrapes: scrape::Counts::default(),
         }
     }
 
     fn code(status: &Status, kind: Listener, method: Method, path: &str, peer: &str) -> u16 {
-        answer(kind, &method, path, peer.parse().unwrap(), status).status().as_u16()
+        at_once(kind, &method, path, peer.parse().unwrap(), status).status().as_u16()
     }
 
     const NEAR: &str = "127.0.0.1:9999";
@@ -166,7 +209,6 @@ mod tests {
         assert_eq!(code(&status, Listener::Metrics, Method::GET, "/stats/prometheus", FAR), 200);
         assert_eq!(code(&status, Listener::Metrics, Method::GET, "/healthz/ready", FAR), 404);
         assert_eq!(code(&status, Listener::Metrics, Method::POST, "/quitquitquit", NEAR), 404);
-        assert_eq!(code(&status, Listener::Agent, Method::GET, "/stats/prometheus", FAR), 200);
         assert_eq!(code(&status, Listener::Agent, Method::GET, "/", NEAR), 404);
         assert_eq!(status.life.phase(), Phase::Starting);
     }
