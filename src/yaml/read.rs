@@ -1,8 +1,4 @@
-//! YAML to JSON values, the way kubectl reads it, with the line of every field.
-//!
-//! Kubernetes reads YAML 1.1 scalars (`on` is a boolean, `0644` is octal) into JSON types
-//! (<https://github.com/kubernetes-sigs/yaml>). The parser is `saphyr-parser`; what a plain scalar means is
-//! decided here, because a YAML 1.2 library would read a manifest otherwise than the API server's clients do.
+//! YAML in: text to JSON values.
 
 use std::collections::HashMap;
 use std::fmt;
