@@ -6,12 +6,14 @@
 //! pod ──────┘
 //! ```
 //!
-//! The thinking is pure ([`policy`], [`merge`], [`patch`], [`yaml`]); files, sockets and clocks are met only
+//! The thinking is pure ([`manifest`], [`policy`], [`merge`], [`patch`], [`yaml`]); files, sockets and clocks are met only
 //! in [`settings`] and in the rooms that hang from the command line.
 
 pub mod certificates;
 pub mod injection;
+pub mod manifest;
 pub mod merge;
+pub mod mistakes;
 pub mod patch;
 pub mod policy;
 pub mod settings;

@@ -4,7 +4,7 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A Kubernetes sidecar injector.
 #[derive(Parser)]
@@ -17,13 +17,19 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     Serve(commands::serve::Serve),
+    Inject(Box<commands::inject::Inject>),
+    Explain(Box<commands::explain::Explain>),
     Certs(commands::certs::Certs),
+    Completions(commands::completions::Completions),
 }
 
 fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Serve(command) => command.run(),
+        Command::Inject(command) => return command.run(),
+        Command::Explain(command) => return command.run(),
         Command::Certs(command) => command.run(),
+        Command::Completions(command) => command.run(CommandLine::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

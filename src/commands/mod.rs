@@ -1,5 +1,12 @@
 //! One file a command, thin: each reads its options, calls the library, prints.
 
 pub(crate) mod certs;
+pub(crate) mod completions;
+pub(crate) mod explain;
+pub(crate) mod inject;
+mod manifests;
+mod output;
+mod report;
 pub(crate) mod serve;
+mod settings;
 mod trial;

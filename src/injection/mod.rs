@@ -10,7 +10,7 @@ use outrigger_contract::STATUS_ANNOTATION;
 use serde_json::{Map, Value, json};
 
 use crate::merge;
-use crate::policy::{self, Decision, Facts};
+use crate::policy::{self, Decision, Facts, Reason};
 use crate::settings::Settings;
 use crate::template::Templates;
 use crate::template::packs::{Pack, overlay_values};
@@ -107,6 +107,11 @@ impl Injector {
     /// Inject or not.
     pub fn decide(&self, pod: &Value, request: &Request) -> Decision {
         policy::decide(&facts(pod, request), &self.settings)
+    }
+
+    /// Every rule of the truth table with what it would decide by itself, in order: see [`policy::explain`].
+    pub fn rules(&self, pod: &Value, request: &Request) -> Vec<(&'static str, Option<(Reason, String)>)> {
+        policy::explain(&facts(pod, request), &self.settings)
     }
 
     /// The pod as injected. Injecting an injected pod changes nothing.

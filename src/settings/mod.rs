@@ -3,6 +3,7 @@
 //! One YAML document, `apiVersion: outrigger.dev/v1alpha1`, `kind: InjectorConfig`. It is strict: an unknown
 //! field is an error that names its line. All errors are reported at once.
 
+pub mod layers;
 mod selector;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,264 @@
+//! `outrigger explain`: why a pod is, or is not, injected.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use outrigger::injection::Injector;
+use outrigger::manifest::Object;
+use outrigger::mistakes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::manifests::{self, ManifestFlags, Namespaces, Parsed};
+use super::output;
+use super::report::{BAD, DIM, GOOD, Report, STRONG, WARNING};
+use super::settings::SettingsFlags;
+
+/// Say why a workload is, or is not, injected: every rule with its outcome.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  outrigger explain -f app.yaml
+  outrigger explain -f app.yaml -o json | jq '.[] | select(.inject | not) | .reason'
+
+Exit status: 0 explained; 1 a manifest could not be read; 2 usage.")]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    manifests: ManifestFlags,
+    /// For people, or for programs: an array with one element for each workload, in order
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: OutputFlag,
+    #[command(flatten)]
+    settings: SettingsFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFlag {
+    Text,
+    Json,
+}
+
+/// One workload, explained.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explanation<'a> {
+    kind: &'a str,
+    api_version: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    /// File, or standard input.
+    file: &'a str,
+    line: usize,
+    inject: bool,
+    reason: &'static str,
+    because: String,
+    rules: Vec<Rule>,
+    /// What injection would add, by name; `None` where the pod is not injected.
+    adds: Option<Map<String, Value>>,
+    /// Why injection would fail.
+    error: Option<String>,
+    warnings: Vec<String>,
+}
+
+/// One row of the truth table, asked.
+#[derive(Debug, Serialize)]
+struct Rule {
+    rule: &'static str,
+    outcome: RuleOutcome,
+    reason: Option<&'static str>,
+    because: Option<String>,
+    /// Whether this is the rule that decides: the first with an outcome.
+    decides: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum RuleOutcome {
+    Inject,
+    Skip,
+    /// The rule does not apply.
+    None,
+}
+
+impl Explain {
+    /// Runs the command.
+    pub(crate) fn run(self) -> ExitCode {
+        let mut report = Report::default();
+        if let Err(failure) = self.explain(&mut report) {
+            report.failure(failure);
+        }
+        report.print("");
+        if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    fn explain(&self, report: &mut Report) -> Result<(), String> {
+        let injector = Injector::new(self.settings.settings()?).map_err(|e| e.to_string())?;
+        let (streams, failures) = self.manifests.read();
+        failures.into_iter().for_each(|failure| report.failure(failure));
+        let parsed = manifests::parse(&streams);
+        let namespaces = self.manifests.namespaces(&parsed)?;
+        let mut objects = Vec::new();
+        for document in &parsed {
+            match document.objects() {
+                Ok(found) => objects.extend(found.into_iter().map(|object| (document, object))),
+                Err(failure) => report.failure(failure),
+            }
+        }
+        let context = Context { injector, namespaces, objects: &objects };
+        let mut explanations = Vec::new();
+        for (document, object) in &objects {
+            match context.explain(document, object) {
+                Ok(explanation) => explanations.extend(explanation),
+                Err(failure) => report.failure(failure),
+            }
+        }
+        let text = match self.output {
+            OutputFlag::Json => {
+                serde_json::to_string_pretty(&explanations).map_err(|e| e.to_string())? + "\n"
+            }
+            OutputFlag::Text => explanations.iter().map(text).collect::<Vec<_>>().join("\n"),
+        };
+        output::write_styled(&text)
+    }
+}
+
+struct Context<'a> {
+    injector: Injector,
+    namespaces: Namespaces,
+    /// All objects of the input.
+    objects: &'a [(&'a Parsed<'a>, Object<'a>)],
+}
+
+impl<'a> Context<'a> {
+    /// `None` for what is no workload.
+    fn explain(&'a self, parsed: &'a Parsed, object: &'a Object) -> Result<Option<Explanation<'a>>, String> {
+        let namespace = self.namespaces.of(object);
+        let pod = object.pod().map_err(|p| parsed.problem(object, &object.title(namespace), &p))?;
+        let Some(pod) = pod else { return Ok(None) };
+        let request = self.namespaces.request(object, &pod);
+        let decision = self.injector.decide(pod.value, &request);
+        let (adds, error) = match self.injector.inject(pod.value, &request) {
+            Ok(injection) if decision.inject() => (Some(added(pod.value, injection.pod.as_ref())), None),
+            Ok(_) => (None, None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        let mut warnings: Vec<String> =
+            decision.warnings().iter().map(|w| w.trim_start_matches("outrigger: ").to_owned()).collect();
+        warnings.extend(mistakes::misplaced(object, &pod, request.namespace_metadata));
+        if decision.inject() {
+            warnings.extend(mistakes::unmet(pod.value, &self.services(namespace)));
+        }
+        Ok(Some(Explanation {
+            kind: object.kind,
+            api_version: object.api_version,
+            namespace,
+            name: object.name,
+            file: parsed.stream,
+            line: parsed.line_of(object),
+            inject: decision.inject(),
+            reason: decision.reason.code(),
+            because: decision.because,
+            rules: rules(self.injector.rules(pod.value, &request)),
+            adds,
+            error,
+            warnings,
+        }))
+    }
+
+    fn services(&self, namespace: &str) -> Vec<&'a Value> {
+        let objects = self.objects.iter().map(|(_, object)| object);
+        objects
+            .filter(|o| o.kind == "Service" && o.api_version == "v1" && self.namespaces.of(o) == namespace)
+            .map(|o| o.value)
+            .collect()
+    }
+}
+
+fn rules(asked: Vec<(&'static str, Option<(outrigger::policy::Reason, String)>)>) -> Vec<Rule> {
+    let deciding = asked.iter().position(|(_, verdict)| verdict.is_some());
+    asked
+        .into_iter()
+        .enumerate()
+        .map(|(i, (rule, verdict))| {
+            let outcome = match &verdict {
+                Some((reason, _)) if reason.injects() => RuleOutcome::Inject,
+                Some(_) => RuleOutcome::Skip,
+                None => RuleOutcome::None,
+            };
+            let (reason, because) = verdict.map(|(reason, because)| (reason.code(), because)).unzip();
+            Rule { rule, outcome, reason, because, decides: deciding == Some(i) }
+        })
+        .collect()
+}
+
+/// The names of what injection would add, by place; empty where the pod carries everything already.
+fn added(before: &Value, after: Option<&Value>) -> Map<String, Value> {
+    let mut adds = Map::new();
+    let Some(after) = after else { return adds };
+    for list in ["initContainers", "containers", "volumes", "imagePullSecrets"] {
+        let named = |pod: &Value| -> Vec<Value> {
+            pod["spec"][list].as_array().into_iter().flatten().map(|item| item["name"].clone()).collect()
+        };
+        let had = named(before);
+        let new: Vec<Value> = named(after).into_iter().filter(|name| !had.contains(name)).collect();
+        if !new.is_empty() {
+            adds.insert(list.to_owned(), new.into());
+        }
+    }
+    for map in ["labels", "annotations"] {
+        let fields = after["metadata"][map].as_object().into_iter().flatten();
+        let new: Vec<Value> = fields
+            .filter(|(key, value)| before["metadata"][map].get(key) != Some(value))
+            .map(|(key, _)| Value::from(key.as_str()))
+            .collect();
+        if !new.is_empty() {
+            adds.insert(map.to_owned(), new.into());
+        }
+    }
+    adds
+}
+
+/// An explanation for people.
+fn text(e: &Explanation) -> String {
+    let (style, word) = if e.inject { (GOOD, "injected") } else { (WARNING, "not injected") };
+    let mut text = format!(
+        "{STRONG}{} {}/{}{STRONG:#}: {style}{word}{style:#} because {} ({})\n  {DIM}{}, line {}{DIM:#}\n",
+        e.kind, e.namespace, e.name, e.because, e.reason, e.file, e.line
+    );
+    let width = e.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or(0);
+    for rule in &e.rules {
+        let outcome = match rule.outcome {
+            RuleOutcome::Inject => "inject",
+            RuleOutcome::Skip => "skip",
+            RuleOutcome::None => "-",
+        };
+        let line = format!(
+            "{:width$}  {outcome:6}  {}",
+            rule.rule,
+            rule.because.as_deref().unwrap_or("does not apply")
+        );
+        text += &match (rule.decides, rule.outcome) {
+            (true, _) => format!("  {style}=> {line}{style:#}\n"),
+            (false, RuleOutcome::None) => format!("     {DIM}{line}{DIM:#}\n"),
+            (false, _) => format!("     {DIM}{line} (overruled){DIM:#}\n"),
+        };
+    }
+    match &e.adds {
+        Some(adds) if adds.is_empty() => text += "  adds: nothing, the pod carries everything already\n",
+        Some(adds) => {
+            text += "  adds:\n";
+            for (place, names) in adds {
+                let names: Vec<&str> =
+                    names.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                text += &format!("     {place}: {}\n", names.join(", "));
+            }
+        }
+        None => {}
+    }
+    if let Some(error) = &e.error {
+        text += &format!("  {BAD}refused:{BAD:#} {error}\n");
+    }
+    for warning in &e.warnings {
+        text += &format!("  {WARNING}warning:{WARNING:#} {warning}\n");
+    }
+    text
+}

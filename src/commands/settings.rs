@@ -1,0 +1,99 @@
+//! The settings that a command line asks for: a file, and what its flags lay over it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use outrigger::settings::{KubernetesVersion, Settings, layers};
+use outrigger::yaml;
+use serde_json::{Map, Value};
+
+/// Where settings come from. The names that istioctl kube-inject gives its flags work too.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct SettingsFlags {
+    /// The settings: an InjectorConfig, or a ConfigMap that an Istio installation left [default: none]
+    #[arg(long, value_name = "FILE", alias = "injectConfigFile")]
+    config: Option<PathBuf>,
+    /// The templates to use: outrigger, istio, linkerd-daemonset, or a folder
+    #[arg(long, value_name = "NAME|DIR", value_parser = NonEmptyStringValueParser::new())]
+    pack: Option<String>,
+    /// Template for pods that name none; give it several times for several, in order
+    #[arg(long = "template", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    templates: Vec<String>,
+    /// Values for the templates, over those of the settings; give it several times, the last wins
+    #[arg(long, value_name = "FILE", alias = "valuesFile")]
+    values: Vec<PathBuf>,
+    /// A value for the templates, over the files: a.b=1,c={x,y},d[0]=z
+    #[arg(long, value_name = "K=V")]
+    set: Vec<String>,
+    /// Mesh configuration, over that of the settings
+    #[arg(long, value_name = "FILE", alias = "meshConfigFile")]
+    mesh_config: Option<PathBuf>,
+    /// Name of this installation's revision
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    revision: Option<String>,
+    /// The oldest kubelet of the cluster, which decides whether sidecars are native
+    #[arg(long, value_name = "X.Y")]
+    kubernetes_version: Option<KubernetesVersion>,
+    /// Accepted so that the answer can say what to do instead.
+    #[arg(long, hide = true, value_name = "NAME", alias = "injectConfigMapName")]
+    inject_config_map_name: Option<String>,
+    #[arg(long, hide = true, value_name = "NAME", alias = "meshConfigMapName")]
+    mesh_config_map_name: Option<String>,
+}
+
+impl SettingsFlags {
+    /// The settings, or why there are none: one line a problem.
+    pub(crate) fn settings(&self) -> Result<Settings, String> {
+        for (name, instead) in [
+            (&self.inject_config_map_name, ("injectConfigMapName", "--config")),
+            (&self.mesh_config_map_name, ("meshConfigMapName", "--mesh-config")),
+        ] {
+            if let Some(name) = name {
+                return Err(format!(
+                    "--{}: ConfigMaps are not read from a cluster here; write it to a file with \
+                     `kubectl -n istio-system get configmap {name} -o yaml > {name}.yaml` and give {} {name}.yaml",
+                    instead.0, instead.1
+                ));
+            }
+        }
+        let mut settings = match &self.config {
+            Some(file) => Settings::load(file).map_err(|e| e.to_string())?,
+            None => Settings::default(),
+        };
+        if let Some(pack) = &self.pack {
+            settings.pack.clone_from(pack);
+        }
+        if !self.templates.is_empty() {
+            settings.default_templates.clone_from(&self.templates);
+        }
+        for file in &self.values {
+            layers::lay(&mut settings.values, object(file, "--values")?);
+        }
+        for assignments in &self.set {
+            layers::set(&mut settings.values, assignments).map_err(|e| format!("--set {e}"))?;
+        }
+        if let Some(file) = &self.mesh_config {
+            layers::lay(&mut settings.mesh_config, object(file, "--mesh-config")?);
+        }
+        if let Some(revision) = &self.revision {
+            settings.revision.clone_from(revision);
+        }
+        if let Some(version) = self.kubernetes_version {
+            settings.kubernetes_version = version;
+        }
+        Ok(settings)
+    }
+}
+
+/// A file that holds one YAML or JSON object.
+fn object(file: &Path, flag: &str) -> Result<Map<String, Value>, String> {
+    let place = file.display();
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{flag}: cannot read {place}: {e}"))?;
+    match yaml::parse(&text).map_err(|e| format!("{flag}: {place}: {e}"))? {
+        Value::Object(fields) => Ok(fields),
+        Value::Null => Ok(Map::new()),
+        _ => Err(format!("{flag}: {place}: holds no object")),
+    }
+}
