@@ -234,7 +234,7 @@ fn text(e: &Explanation) -> String {
         let line = format!(
             "{:width$}  {outcome:6}  {}",
             rule.rule,
-            rule.because.as_deref().unwrap_or("does not apply")
+            rule.because.as_deref().unwrap_or("does not decide")
         );
         text += &match (rule.decides, rule.outcome) {
             (true, _) => format!("  {style}=> {line}{style:#}\n"),
