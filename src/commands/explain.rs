@@ -92,6 +92,7 @@ impl Explain {
 
     fn explain(&self, report: &mut Report) -> Result<(), String> {
         let injector = Injector::new(self.settings.settings()?).map_err(|e| e.to_string())?;
+        injector.settings().warnings().into_iter().for_each(|warning| report.warning(warning));
         let (streams, failures) = self.manifests.read();
         failures.into_iter().for_each(|failure| report.failure(failure));
         let parsed = manifests::parse(&streams);

@@ -70,6 +70,7 @@ impl Inject {
 
     fn inject(&self, report: &mut Report) -> Result<String, String> {
         let injector = Injector::new(self.settings.settings()?).map_err(|e| e.to_string())?;
+        injector.settings().warnings().into_iter().for_each(|warning| report.warning(warning));
         let (streams, failures) = self.manifests.read();
         let nothing_read = streams.is_empty();
         failures.into_iter().for_each(|failure| report.failure(failure));

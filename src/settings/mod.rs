@@ -223,6 +223,23 @@ impl Settings {
         }
     }
 
+    /// What has no effect though it is accepted, as Istio accepts it: selectors that are invalid and match nothing.
+    pub fn warnings(&self) -> Vec<String> {
+        let selectors = [
+            ("neverInjectSelector", &self.never_inject_selector),
+            ("alwaysInjectSelector", &self.always_inject_selector),
+        ];
+        let mut warnings = Vec::new();
+        for (field, selectors) in selectors {
+            for (i, selector) in selectors.iter().enumerate() {
+                if let Some(problem) = selector.problem() {
+                    warnings.push(format!("{field}[{i}] is invalid and matches nothing: {problem}"));
+                }
+            }
+        }
+        warnings
+    }
+
     /// Whether pods of this namespace are never injected: the cluster's own, and the installation's.
     pub fn is_exempt(&self, namespace: &str) -> bool {
         EXEMPT_NAMESPACES.contains(&namespace) || namespace == self.installation_namespace

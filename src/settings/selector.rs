@@ -23,67 +23,72 @@ pub struct Selector {
 
 /// One requirement of a selector. `NotIn` and `DoesNotExist` hold where the label is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "RawExpression")]
+#[serde(deny_unknown_fields)]
 pub struct Expression {
     key: String,
     operator: Operator,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     values: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How a label is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Operator {
     In,
     NotIn,
     Exists,
     DoesNotExist,
+    #[serde(untagged)]
+    Unknown(String),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawExpression {
-    key: String,
-    operator: Operator,
-    #[serde(default)]
-    values: Option<Vec<String>>,
-}
-
-impl TryFrom<RawExpression> for Expression {
-    type Error = String;
-
-    fn try_from(raw: RawExpression) -> Result<Self, String> {
-        let RawExpression { key, operator, values } = raw;
-        let values = values.unwrap_or_default();
-        match (operator, values.is_empty()) {
-            _ if key.is_empty() => Err("key may not be empty".to_owned()),
-            (Operator::In | Operator::NotIn, true) => Err(format!("{key}: {operator:?} needs values")),
-            (Operator::Exists | Operator::DoesNotExist, false) => {
-                Err(format!("{key}: {operator:?} takes no values"))
-            }
-            _ => Ok(Self { key, operator, values }),
-        }
-    }
+/// A list, or null for an empty one.
+fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Selector {
+    /// What makes the selector invalid, and so match nothing, as in Istio's injector: an operator that does not
+    /// exist, an empty key, values that are missing or too many.
+    pub fn problem(&self) -> Option<String> {
+        self.match_expressions.iter().find_map(Expression::problem)
+    }
+
     /// Whether a pod's labels (an object of strings, or nothing) match.
     pub fn matches(&self, labels: &Value) -> bool {
         let label = |key: &str| labels.get(key).and_then(Value::as_str);
         let empty = self.match_labels.is_empty() && self.match_expressions.is_empty();
         !empty
+            && self.problem().is_none()
             && self.match_labels.iter().all(|(key, value)| label(key) == Some(value))
             && self.match_expressions.iter().all(|e| e.holds(label(&e.key)))
     }
 }
 
 impl Expression {
+    fn problem(&self) -> Option<String> {
+        let Self { key, operator, values } = self;
+        match (operator, values.is_empty()) {
+            _ if key.is_empty() => Some("key may not be empty".to_owned()),
+            (Operator::Unknown(operator), _) => {
+                Some(format!("{key}: {operator:?} is none of In, NotIn, Exists, DoesNotExist"))
+            }
+            (Operator::In | Operator::NotIn, true) => Some(format!("{key}: {operator:?} needs values")),
+            (Operator::Exists | Operator::DoesNotExist, false) => {
+                Some(format!("{key}: {operator:?} takes no values"))
+            }
+            _ => None,
+        }
+    }
+
     fn holds(&self, label: Option<&str>) -> bool {
         let listed = label.is_some_and(|value| self.values.iter().any(|v| v == value));
-        match self.operator {
+        match &self.operator {
             Operator::In => listed,
             Operator::NotIn => !listed,
             Operator::Exists => label.is_some(),
             Operator::DoesNotExist => label.is_none(),
+            Operator::Unknown(_) => false,
         }
     }
 }

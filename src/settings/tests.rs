@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::{KubernetesVersion, NativeSidecars, Settings};
 use crate::policy::Policy;
 
@@ -55,13 +57,33 @@ fn what_is_wrong_is_named_with_its_line() {
             "neverInjectSelector:\n- matchLabel: {}",
             "line 2, column 3: neverInjectSelector[0].matchLabel: unknown field",
         ),
-        ("alwaysInjectSelector: [{matchExpressions: [{key: a, operator: In}]}]", "a: In needs values"),
         ("compliancePolicy: fips", "compliancePolicy: \"fips\" is none of"),
         ("- a", "settings are an object of kind InjectorConfig"),
     ] {
         let error = refused(text);
         assert!(error.contains(message), "{text}: {error}");
     }
+}
+
+#[test]
+fn an_invalid_selector_matches_nothing_and_is_told() {
+    for (expression, problem) in [
+        ("{key: a, operator: In}", "a: In needs values"),
+        ("{key: a, operator: Exists, values: [x]}", "a: Exists takes no values"),
+        ("{key: a, operator: Bogus}", "a: \"Bogus\" is none of In, NotIn, Exists, DoesNotExist"),
+        ("{key: \"\", operator: DoesNotExist}", "key may not be empty"),
+    ] {
+        let text = format!("alwaysInjectSelector: [{{matchExpressions: [{expression}]}}]");
+        let settings = Settings::parse(&text, "config.yaml").unwrap();
+        assert!(!settings.always_inject_selector[0].matches(&json!({"a": "x"})), "{expression}");
+        let want = format!("alwaysInjectSelector[0] is invalid and matches nothing: {problem}");
+        assert_eq!(settings.warnings(), [want]);
+    }
+    let valid = Settings::parse(
+        "neverInjectSelector: [{matchExpressions: [{key: a, operator: Exists, values: null}]}]",
+        "x",
+    );
+    assert_eq!(valid.unwrap().warnings(), Vec::<String>::new());
 }
 
 #[test]
