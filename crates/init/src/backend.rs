@@ -4,6 +4,7 @@
 //! takes it for one in use; so legacy is asked only about tables that are there already. nftables is tried
 //! with the rules themselves: a batch that the kernel refuses leaves no trace.
 
+use crate::connections;
 use crate::error::{Failure, Outcome};
 use crate::iptables::{Flavour, Iptables};
 use crate::log::Log;
@@ -12,16 +13,39 @@ use crate::options::{Backend, Options};
 use crate::rules::RuleSet;
 use crate::values::Families;
 
+/// How rules are applied.
+pub(crate) struct Manner<'a> {
+    /// Write them even if they are there.
+    pub(crate) force: bool,
+    /// Replace other rules of ours; otherwise they are an error.
+    pub(crate) repair: bool,
+    /// Called before the first rules of ours come into a namespace that has none.
+    pub(crate) before_first: &'a dyn Fn(),
+}
+
+impl Manner<'_> {
+    pub(crate) const PLAIN: Manner<'static> = Manner { force: false, repair: true, before_first: &|| () };
+}
+
 /// Makes the kernel hold `rules` and nothing else of ours, and says by which back end and with what change.
 pub(crate) fn apply(rules: &RuleSet, options: &Options, log: Log) -> Outcome<(Backend, Change)> {
+    let keep_connections = || {
+        if let Err(errno) = connections::keep() {
+            log.warn(&format!(
+                "connections that are open already may break: they cannot be told to connection tracking: {errno}"
+            ));
+        }
+    };
+    let manner = Manner { force: options.force, repair: options.repair, before_first: &keep_connections };
+    let apply_by = |backend| apply_by(backend, rules, &manner);
     if let Some(backend) = options.backend {
-        return Ok((backend, apply_by(backend, rules, options)?));
+        return Ok((backend, apply_by(backend)?));
     }
     if let Some(reason) = legacy_in_use(rules.families) {
         log.info("backend iptables-legacy", &[("reason", reason.into())]);
-        return Ok((Backend::IptablesLegacy, apply_by(Backend::IptablesLegacy, rules, options)?));
+        return Ok((Backend::IptablesLegacy, apply_by(Backend::IptablesLegacy)?));
     }
-    let refused = match apply_by(Backend::Nftables, rules, options) {
+    let refused = match apply_by(Backend::Nftables) {
         Ok(change) => return Ok((Backend::Nftables, change)),
         Err(Failure::Unsupported(text)) => text,
         Err(failure) => return Err(failure),
@@ -33,31 +57,30 @@ pub(crate) fn apply(rules: &RuleSet, options: &Options, log: Log) -> Outcome<(Ba
             continue;
         }
         log.warn(&format!("{refused}; trying {}", backend.name()));
-        if let Ok(change) = apply_by(backend, rules, options) {
+        if let Ok(change) = apply_by(backend) {
             return Ok((backend, change));
         }
     }
     Err(Failure::Run(refused))
 }
 
-fn apply_by(backend: Backend, rules: &RuleSet, options: &Options) -> Outcome<Change> {
-    let (force, repair) = (options.force, options.repair);
+fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<Change> {
     match backend {
         Backend::Nftables => {
-            let change = Nftables::open()?.apply(rules, force, repair)?;
+            let change = Nftables::open()?.apply(rules, manner)?;
             clean_legacy()?;
             Ok(change)
         }
         Backend::IptablesNft => {
             let mut nftables = Nftables::open()?;
             let empty = nftables.without_iptables()?;
-            let change = Iptables::new(Flavour::Nft).apply(rules, empty, force, repair)?;
+            let change = Iptables::new(Flavour::Nft).apply(rules, empty, manner)?;
             nftables.clean(false)?;
             clean_legacy()?;
             Ok(change)
         }
         Backend::IptablesLegacy => {
-            let change = Iptables::new(Flavour::Legacy).apply(rules, without_legacy(), force, repair)?;
+            let change = Iptables::new(Flavour::Legacy).apply(rules, without_legacy(), manner)?;
             // A kernel with legacy iptables alone has nothing to be asked about nftables.
             if let Ok(mut nftables) = Nftables::open()
                 && nftables.without_iptables().is_ok()
@@ -95,7 +118,7 @@ fn clean_legacy() -> Outcome<Change> {
         // Without the tools it cannot be seen whose the tables are; see `legacy_in_use`.
         return Ok(Change::None);
     }
-    legacy.apply(&RuleSet::empty(), empty, false, true)
+    legacy.apply(&RuleSet::empty(), empty, &Manner::PLAIN)
 }
 
 /// The families that have no legacy tables in this namespace. The list is there only with the module, and

@@ -43,6 +43,23 @@ const ACCEPT: u32 = 1;
 const JUMP: u32 = -3i32 as u32;
 const RETURN: u32 = -5i32 as u32;
 
+/// How a register compares with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compare {
+    Equal = 0,
+    Different = 1,
+    AtMost = 3,
+    AtLeast = 5,
+}
+
+impl Compare {
+    fn from_number(number: u32) -> Option<Compare> {
+        [Compare::Equal, Compare::Different, Compare::AtMost, Compare::AtLeast]
+            .into_iter()
+            .find(|how| *how as u32 == number)
+    }
+}
+
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expression {
@@ -65,12 +82,8 @@ pub(crate) enum Expression {
         length: u32,
     },
     Compare {
-        equal: bool,
+        how: Compare,
         data: Vec<u8>,
-    },
-    Range {
-        from: Vec<u8>,
-        to: Vec<u8>,
     },
     Bits {
         mask: Vec<u8>,
@@ -103,7 +116,6 @@ impl Expression {
             Expression::Ct { .. } | Expression::SetCt { .. } => "ct",
             Expression::Payload { .. } => "payload",
             Expression::Compare { .. } => "cmp",
-            Expression::Range { .. } => "range",
             Expression::Bits { .. } => "bitwise",
             Expression::Load { .. } | Expression::Verdict { .. } => "immediate",
             Expression::Redirect => "redir",
@@ -146,14 +158,9 @@ impl Expression {
             Expression::Payload { base, offset, length } => {
                 to.number(1, REGISTER).number(2, *base).number(3, *offset).number(4, *length);
             }
-            Expression::Compare { equal, data } => {
-                to.number(1, REGISTER).number(2, u32::from(!equal));
+            Expression::Compare { how, data } => {
+                to.number(1, REGISTER).number(2, *how as u32);
                 to.nested(3, |to| _ = to.attribute(1, data));
-            }
-            Expression::Range { from, to: up_to } => {
-                to.number(1, REGISTER).number(2, 0);
-                to.nested(3, |to| _ = to.attribute(1, from));
-                to.nested(4, |to| _ = to.attribute(1, up_to));
             }
             Expression::Bits { mask } => {
                 to.number(1, REGISTER).number(2, REGISTER).number(3, mask.len() as u32);
@@ -208,11 +215,8 @@ impl Expression {
             "payload" if registers(&[1]) => {
                 Expression::Payload { base: number(2), offset: number(3), length: number(4) }
             }
-            "cmp" if registers(&[1]) && number(2) < 2 => {
-                Expression::Compare { equal: number(2) == 0, data: value(3) }
-            }
-            "range" if registers(&[1]) && number(2) == 0 => {
-                Expression::Range { from: value(3), to: value(4) }
+            "cmp" if registers(&[1]) => {
+                Expression::Compare { how: Compare::from_number(number(2))?, data: value(3) }
             }
             // Operation 0 is "and, then exclusive or"; ours has nothing to change after the "and".
             "bitwise" if registers(&[1, 2]) && number(6) == 0 && value(5).iter().all(|byte| *byte == 0) => {
@@ -259,7 +263,7 @@ pub(crate) fn expressions(rule: &Rule, enabled: Families, at_hook: bool) -> Vec<
         && (at_hook || enabled.single().is_none() || rule.matches.iter().any(tests_address))
     {
         list.push(Expression::Meta { key: meta::NFPROTO });
-        list.push(Expression::Compare { equal: true, data: vec![family_number(family) as u8] });
+        list.push(Expression::Compare { how: Compare::Equal, data: vec![family_number(family) as u8] });
     }
     for test in &rule.matches {
         match_expressions(test, &mut list);
@@ -274,42 +278,45 @@ fn tests_address(test: &Match) -> bool {
 }
 
 fn match_expressions(test: &Match, list: &mut Vec<Expression>) {
-    let mut compare = |load: Expression, equal: bool, data: Vec<u8>| {
+    let mut compare = |load: Expression, how: Compare, data: Vec<u8>| {
         list.push(load);
-        list.push(Expression::Compare { equal, data });
+        list.push(Expression::Compare { how, data });
     };
     // Numbers are in this machine's order, except what stands in a packet.
     let native = |value: u32| value.to_ne_bytes().to_vec();
     match test {
         Match::Protocol(protocol) => {
-            compare(Expression::Meta { key: meta::L4PROTO }, true, vec![protocol.number()])
+            compare(Expression::Meta { key: meta::L4PROTO }, Compare::Equal, vec![protocol.number()])
         }
-        Match::In(name) => compare(Expression::Meta { key: meta::IIFNAME }, true, interface(name)),
-        Match::Out(name) => compare(Expression::Meta { key: meta::OIFNAME }, true, interface(name)),
-        Match::Source(net) => address(net, true, true, list),
-        Match::Destination(net) => address(net, false, true, list),
-        Match::NotDestination(net) => address(net, false, false, list),
-        Match::SourcePort(port) => compare(transport(0), true, port.to_be_bytes().to_vec()),
+        Match::In(name) => compare(Expression::Meta { key: meta::IIFNAME }, Compare::Equal, interface(name)),
+        Match::Out(name) => compare(Expression::Meta { key: meta::OIFNAME }, Compare::Equal, interface(name)),
+        Match::Source(net) => address(net, true, Compare::Equal, list),
+        Match::Destination(net) => address(net, false, Compare::Equal, list),
+        Match::NotDestination(net) => address(net, false, Compare::Different, list),
+        Match::SourcePort(port) => compare(transport(0), Compare::Equal, port.to_be_bytes().to_vec()),
         Match::DestinationPort(ports) if ports.first == ports.last => {
-            compare(transport(2), true, ports.first.to_be_bytes().to_vec());
+            compare(transport(2), Compare::Equal, ports.first.to_be_bytes().to_vec());
         }
         Match::DestinationPort(ports) => {
-            list.push(transport(2));
-            let (from, to) = (ports.first.to_be_bytes().to_vec(), ports.last.to_be_bytes().to_vec());
-            list.push(Expression::Range { from, to });
+            compare(transport(2), Compare::AtLeast, ports.first.to_be_bytes().to_vec());
+            list.push(Expression::Compare { how: Compare::AtMost, data: ports.last.to_be_bytes().to_vec() });
         }
         Match::NotDestinationPorts(ports) => {
             for port in ports {
-                compare(transport(2), false, port.to_be_bytes().to_vec());
+                compare(transport(2), Compare::Different, port.to_be_bytes().to_vec());
             }
         }
-        Match::Uid(id) => compare(Expression::Meta { key: meta::SKUID }, true, native(*id)),
-        Match::NotUid(id) => compare(Expression::Meta { key: meta::SKUID }, false, native(*id)),
-        Match::Gid(id) => compare(Expression::Meta { key: meta::SKGID }, true, native(*id)),
-        Match::NotGid(id) => compare(Expression::Meta { key: meta::SKGID }, false, native(*id)),
-        Match::Mark(mark) => compare(Expression::Meta { key: meta::MARK }, true, native(*mark)),
-        Match::NotMark(mark) => compare(Expression::Meta { key: meta::MARK }, false, native(*mark)),
-        Match::ConnectionMark(mark) => compare(Expression::Ct { key: ct::MARK }, true, native(*mark)),
+        Match::Uid(id) => compare(Expression::Meta { key: meta::SKUID }, Compare::Equal, native(*id)),
+        Match::NotUid(id) => compare(Expression::Meta { key: meta::SKUID }, Compare::Different, native(*id)),
+        Match::Gid(id) => compare(Expression::Meta { key: meta::SKGID }, Compare::Equal, native(*id)),
+        Match::NotGid(id) => compare(Expression::Meta { key: meta::SKGID }, Compare::Different, native(*id)),
+        Match::Mark(mark) => compare(Expression::Meta { key: meta::MARK }, Compare::Equal, native(*mark)),
+        Match::NotMark(mark) => {
+            compare(Expression::Meta { key: meta::MARK }, Compare::Different, native(*mark))
+        }
+        Match::ConnectionMark(mark) => {
+            compare(Expression::Ct { key: ct::MARK }, Compare::Equal, native(*mark))
+        }
         Match::State(state) => {
             let bits = match state {
                 State::Invalid => ct::INVALID,
@@ -317,7 +324,7 @@ fn match_expressions(test: &Match, list: &mut Vec<Expression>) {
             };
             list.push(Expression::Ct { key: ct::STATE });
             list.push(Expression::Bits { mask: native(bits) });
-            list.push(Expression::Compare { equal: false, data: native(0) });
+            list.push(Expression::Compare { how: Compare::Different, data: native(0) });
         }
     }
 }
@@ -335,18 +342,23 @@ fn transport(offset: u32) -> Expression {
     Expression::Payload { base: payload::TRANSPORT, offset, length: 2 }
 }
 
-fn address(net: &Net, source: bool, equal: bool, list: &mut Vec<Expression>) {
-    let (offset, length) = match (net.family(), source) {
+/// Loads what the prefix covers, as nft does: whole bytes of it need no mask.
+fn address(net: &Net, source: bool, how: Compare, list: &mut Vec<Expression>) {
+    let (offset, whole) = match (net.family(), source) {
         (Family::V4, true) => (12, 4),
         (Family::V4, false) => (16, 4),
         (Family::V6, true) => (8, 16),
         (Family::V6, false) => (24, 16),
     };
+    let trimmed = net.prefix > 0 && net.prefix.is_multiple_of(8);
+    let length = if trimmed { u32::from(net.prefix / 8) } else { whole };
     list.push(Expression::Payload { base: payload::NETWORK, offset, length });
-    if !net.is_host() {
+    if !trimmed {
         list.push(Expression::Bits { mask: net.mask() });
     }
-    list.push(Expression::Compare { equal, data: net.octets() });
+    let mut data = net.octets();
+    data.truncate(length as usize);
+    list.push(Expression::Compare { how, data });
 }
 
 fn action_expressions(action: &Action, families: Families, list: &mut Vec<Expression>) {

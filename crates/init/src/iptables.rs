@@ -5,6 +5,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use crate::backend::Manner;
 use crate::error::{Failure, Outcome, failed};
 use crate::nftables::Change;
 use crate::rules::{Action, Match, Rule, RuleSet, State, Table, TableKind, chain};
@@ -62,27 +63,24 @@ impl Iptables {
 
     /// Makes this namespace hold exactly these rules of ours, family by family, and checks that it does.
     /// `empty` are families that are known to hold none of ours.
-    pub(crate) fn apply(
-        &self,
-        rules: &RuleSet,
-        empty: Families,
-        force: bool,
-        repair: bool,
-    ) -> Outcome<Change> {
+    pub(crate) fn apply(&self, rules: &RuleSet, empty: Families, manner: &Manner<'_>) -> Outcome<Change> {
         let mut change = Change::None;
         for family in Family::ALL {
             let wanted = wanted(rules, family);
             let known = if empty.has(family) { Vec::new() } else { self.read(family)? };
-            let text = restore(&wanted, &known, force);
+            let text = restore(&wanted, &known, manner.force);
             if text.is_empty() {
                 continue;
             }
-            if !known.is_empty() && !repair {
+            if !known.is_empty() && !manner.repair {
                 return failed(format!(
                     "iptables-{}: this namespace holds other {family} capture rules than these, and --on-drift=fail \
                      was given; take them away with --cleanup-only or leave the flag out",
                     self.flavour.name()
                 ));
+            }
+            if known.is_empty() && change == Change::None {
+                (manner.before_first)();
             }
             self.restore(family, &text)?;
             self.verify(family, &wanted)?;
@@ -170,10 +168,9 @@ impl Iptables {
         let complaint = output.1;
         match output.0 {
             Ok(text) => Ok(text),
-            // A read-only root has no place for the lock. The namespace itself is one, and the right one:
-            // the tables are its own.
+            // A read-only root has no place for the lock. Against ourselves there is one on the namespace.
             Err(()) if complaint.contains("lock file") => {
-                match execute(&tool, arguments, input, Some("/proc/self/ns/net"))? {
+                match execute(&tool, arguments, input, Some("/dev/null"))? {
                     (Ok(text), _) => Ok(text),
                     (Err(()), complaint) => Err(explain(&tool, &complaint)),
                 }
@@ -212,13 +209,22 @@ fn execute(tool: &str, arguments: &[&str], input: Option<&str>, lock: Option<&st
 
 /// A tool's complaint with what helps.
 fn explain(tool: &str, complaint: &str) -> Failure {
+    // What a tool says of itself is of no use here.
+    let complaint: Vec<&str> = complaint
+        .lines()
+        .filter(|line| !line.starts_with("Try `") && !line.starts_with("Perhaps "))
+        .collect();
+    let complaint = complaint.join(" ");
     let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
     let help = if says(&["ermission denied", "not permitted", "must be root"]) {
         "the process needs the capability NET_ADMIN in this network namespace, and for legacy iptables NET_RAW too"
+    } else if says(&["unable to initialize", "can't initialize"]) {
+        "either the process lacks the capability NET_ADMIN (legacy iptables: NET_RAW too), or the kernel lacks the \
+         module of that table (iptable_nat, iptable_mangle, iptable_raw); load it on the node with modprobe, \
+         or try --backend nftables"
     } else if says(&["xtables lock"]) {
         "something else held the lock for 30 seconds; find out what programs rules on this node"
     } else if says(&[
-        "can't initialize",
         "Table does not exist",
         "No chain/target/match",
         "does not exist",

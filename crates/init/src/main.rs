@@ -12,6 +12,7 @@
 //! ```
 
 mod backend;
+mod connections;
 mod daemonset;
 mod error;
 mod expression;

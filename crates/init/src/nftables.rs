@@ -8,6 +8,7 @@
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
+use crate::backend::Manner;
 use crate::error::{Failure, Outcome};
 use crate::expression::{Expression, chain_name, expressions, read_list};
 use crate::netlink::{APPEND, CREATE, DUMP, Messages, Refusal, Socket, attribute, number, text};
@@ -101,16 +102,15 @@ impl Nftables {
         }
     }
 
-    /// Makes the kernel hold exactly these rules of ours, and checks that it does. With `force` they are
-    /// written even if they are there; with `repair` false, other rules of ours are an error.
-    pub(crate) fn apply(&mut self, rules: &RuleSet, force: bool, repair: bool) -> Outcome<Change> {
+    /// Makes the kernel hold exactly these rules of ours, and checks that it does.
+    pub(crate) fn apply(&mut self, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<Change> {
         let wanted = wanted(rules);
-        self.settle(&wanted, force, repair, true)
+        self.settle(&wanted, manner, true)
     }
 
     /// Takes our own tables away, and with `of_iptables` what iptables-nft has of ours.
     pub(crate) fn clean(&mut self, of_iptables: bool) -> Outcome<Change> {
-        self.settle(&[], false, true, of_iptables)
+        self.settle(&[], &Manner::PLAIN, of_iptables)
     }
 
     /// The families in which iptables-nft holds nothing of ours.
@@ -120,22 +120,25 @@ impl Nftables {
         Ok(Families { v4: !holds(IPV4), v6: !holds(IPV6) })
     }
 
-    fn settle(&mut self, wanted: &[Tabled], force: bool, repair: bool, of_iptables: bool) -> Outcome<Change> {
+    fn settle(&mut self, wanted: &[Tabled], manner: &Manner<'_>, of_iptables: bool) -> Outcome<Change> {
         for _ in 0..ATTEMPTS {
             let mut observed = self.observe()?;
             if !of_iptables {
                 observed.leftovers.clear();
             }
-            if !force && observed.tables == wanted && observed.leftovers.is_empty() {
+            if !manner.force && observed.tables == wanted && observed.leftovers.is_empty() {
                 return Ok(Change::None);
             }
             let fresh = observed.tables.is_empty() && observed.leftovers.is_empty();
-            if !fresh && !repair {
+            if !fresh && !manner.repair {
                 let difference = first_difference(wanted, &observed.tables);
                 return Err(Failure::Run(format!(
                     "nftables: this namespace holds other capture rules than these ({difference} differs), and \
                      --on-drift=fail was given; take them away with --cleanup-only or leave the flag out"
                 )));
+            }
+            if fresh {
+                (manner.before_first)();
             }
             let batch = Batch::between(&observed, wanted);
             match self.socket.request(&batch.messages) {

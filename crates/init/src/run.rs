@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::backend;
@@ -21,6 +24,9 @@ use crate::self_test;
 use crate::sidecar::Dns;
 use crate::{istio, linkerd, machine};
 
+/// How long a run waits for another one in the same namespace.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Reads the command line and does what it says.
 pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<()> {
     let (front_end, arguments) = FrontEnd::of(arguments);
@@ -36,6 +42,8 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
     let log = Log { json: options.log_json };
     options.warnings.iter().for_each(|warning| log.warn(warning));
     enter(&options)?;
+    // Held until the end; a dry run changes nothing that somebody else could mind.
+    let _lock = if options.dry_run.is_none() { Some(lock()?) } else { None };
     let mut routes = Routes::open()?;
     if !options.allow_host_network && options.dry_run.is_none() {
         refuse_host_network(surroundings, &mut routes)?;
@@ -115,6 +123,30 @@ fn enter(options: &Options) -> Outcome<()> {
             "cannot enter the network namespace {path}: {error}; give the path of one (as under /run/netns) or the id \
              of a process, and the capability SYS_ADMIN"
         )),
+    }
+}
+
+/// One run at a time in a namespace. The lock is on the namespace itself, so that it needs no place to write.
+fn lock() -> Outcome<File> {
+    let path = "/proc/self/ns/net";
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return failed(format!("cannot open {path}: {error}")),
+    };
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                return failed(
+                    "another run has been at work in this network namespace for 30 seconds; find out why",
+                );
+            }
+            Err(errno) => return failed(format!("cannot lock {path}: {errno}")),
+        }
     }
 }
 

@@ -1,0 +1,564 @@
+//! Real packets through real rules: who connects where, and where it lands, by every back end and in both IP
+//! families. Needs root, `ip`, `nft` and iptables; run with `--features netns-tests`.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::net::{IpAddr, SocketAddr};
+
+use support::{APP, BACKENDS, Dial, FAMILIES, Family, Namespace, PROXY, Who, World, ask, dial, listen};
+
+/// Where somebody dials, whichever the family.
+#[derive(Clone, Copy, Debug)]
+enum To {
+    Pod(u16),
+    Peer(u16),
+    Vip(u16),
+    Loopback(u16),
+    /// Another address of loopback; IPv4 has more than one.
+    Loopback2(u16),
+}
+
+/// Who dials.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    /// From outside.
+    Peer,
+    /// In the pod.
+    Pod(Who),
+    /// In the pod, from the proxy's own source address.
+    ProxyInbound,
+}
+
+const APPLICATION: From = From::Pod(APP);
+const SIDECAR: From = From::Pod(PROXY);
+
+/// Someone else with the proxy's group.
+const PROXY_GROUP: From = From::Pod(Who { uid: 0, gid: 1337 });
+const GROUP_202: From = From::Pod(Who { uid: 1000, gid: 202 });
+
+const REFUSED: &str = "connection refused";
+
+fn address(family: Family, to: To) -> Option<SocketAddr> {
+    let (ip, port) = match to {
+        To::Pod(port) => (family.pod(), port),
+        To::Peer(port) => (family.peer(), port),
+        To::Vip(port) => (family.vip(), port),
+        To::Loopback(port) => (family.loopback(), port),
+        To::Loopback2(port) => match family {
+            Family::V4 => (IpAddr::from([127, 1, 2, 3]), port),
+            Family::V6 => return None,
+        },
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Connects, and checks what every landing at the proxy has: the original destination.
+fn land(world: &World, family: Family, from: From, to: To) -> Option<String> {
+    let to = address(family, to)?;
+    let connected = match from {
+        From::Peer => dial(&world.peer, support::APP_ROOT, to, Dial::default()),
+        From::Pod(who) => dial(&world.pod, who, to, Dial::default()),
+        From::ProxyInbound => {
+            let source = Some(SocketAddr::new(family.inbound_source(), 0));
+            dial(&world.pod, PROXY, to, Dial { source, ..Dial::default() })
+        }
+    };
+    let landing = match connected {
+        Err(kind) => return Some(kind),
+        Ok(connection) => connection.landing,
+    };
+    let captured = ["15001", "15006", "15053"].contains(&landing.name.as_str());
+    if captured && landing.local.port() != to.port() {
+        assert_eq!(landing.original, Some(to), "original destination of {from:?} to {to}");
+    }
+    if matches!(from, From::ProxyInbound) {
+        assert_eq!(landing.peer.ip(), family.inbound_source(), "the application sees the proxy's address");
+    }
+    Some(landing.name)
+}
+
+type Case = (From, To, &'static str);
+
+/// Every back end, every family, every case.
+fn scenario(flags: &str, environment: &[(&str, &str)], cases: &[Case]) {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(flags.contains("TPROXY"));
+        let mut init = world.init(&format!("-u 1337 -g 1337 {flags} --backend {backend}"));
+        support::succeeded(init.envs(environment.iter().copied()).output().unwrap());
+        for family in FAMILIES {
+            for (from, to, wanted) in cases {
+                if let Some(found) = land(&world, family, *from, *to) {
+                    assert_eq!(found, *wanted, "{backend}, {family:?}: {from:?} to {to:?} with {flags}");
+                }
+            }
+        }
+    }
+}
+
+const EVERYTHING: &str = "-m REDIRECT -b * -i * -d 15090,15021,15020";
+
+#[test]
+fn inbound() {
+    scenario(
+        EVERYTHING,
+        &[],
+        &[
+            (From::Peer, To::Pod(8080), "15006"),
+            (From::Peer, To::Pod(9999), "15006"),
+            (From::Peer, To::Pod(22), "15006"),
+            (From::Peer, To::Pod(15001), "15006"),
+            (From::Peer, To::Pod(15006), "15006"),
+            (From::Peer, To::Pod(15008), "15008"),
+            (From::Peer, To::Pod(15020), "15020"),
+        ],
+    );
+}
+
+#[test]
+fn outbound_and_the_proxys_own() {
+    scenario(
+        EVERYTHING,
+        &[],
+        &[
+            (APPLICATION, To::Peer(80), "15001"),
+            (APPLICATION, To::Peer(53), "15001"),
+            (APPLICATION, To::Peer(9), "15001"),
+            (APPLICATION, To::Vip(80), "15001"),
+            (APPLICATION, To::Pod(8080), "8080"),
+            (APPLICATION, To::Loopback(8080), "8080"),
+            (APPLICATION, To::Loopback2(8080), "8080"),
+            (SIDECAR, To::Peer(80), "peer:80"),
+            (SIDECAR, To::Pod(8080), "15006"),
+            (SIDECAR, To::Loopback(8080), "8080"),
+            (SIDECAR, To::Pod(15008), "15008"),
+            (From::ProxyInbound, To::Pod(8080), "8080"),
+            (PROXY_GROUP, To::Peer(80), "peer:80"),
+        ],
+    );
+}
+
+#[test]
+fn outbound_ranges() {
+    scenario(
+        "-b * -i 10.96.0.0/16,fd96::/16",
+        &[],
+        &[(APPLICATION, To::Vip(80), "15001"), (APPLICATION, To::Peer(80), "peer:80")],
+    );
+}
+
+#[test]
+fn an_excluded_range_beats_an_included_port() {
+    scenario(
+        "-b * -i * -x 10.9.0.0/24,fd09::/64 -q 80",
+        &[],
+        &[(APPLICATION, To::Peer(80), "peer:80"), (APPLICATION, To::Vip(80), "15001")],
+    );
+}
+
+#[test]
+fn outbound_ports_alone() {
+    scenario(
+        "-b * -q 80",
+        &[],
+        &[(APPLICATION, To::Peer(80), "15001"), (APPLICATION, To::Peer(81), "peer:81")],
+    );
+}
+
+#[test]
+fn a_range_of_outbound_ports() {
+    scenario(
+        "-b * -q 70-80",
+        &[],
+        &[
+            (APPLICATION, To::Peer(80), "15001"),
+            (APPLICATION, To::Peer(70), "15001"),
+            (APPLICATION, To::Peer(81), "peer:81"),
+        ],
+    );
+}
+
+#[test]
+fn excluded_outbound_ports() {
+    scenario(
+        "-b * -i * -o 80",
+        &[],
+        &[(APPLICATION, To::Peer(80), "peer:80"), (APPLICATION, To::Peer(81), "15001")],
+    );
+}
+
+#[test]
+fn a_range_inside_loopback() {
+    scenario(
+        "-b * -i 127.1.2.3/32",
+        &[],
+        &[(APPLICATION, To::Loopback2(8080), "15001"), (APPLICATION, To::Loopback(8080), "8080")],
+    );
+}
+
+#[test]
+fn listed_inbound_ports() {
+    scenario(
+        "-b 8080 -i *",
+        &[],
+        &[
+            (From::Peer, To::Pod(8080), "15006"),
+            (From::Peer, To::Pod(9999), REFUSED),
+            (From::Peer, To::Pod(15020), "15020"),
+        ],
+    );
+}
+
+#[test]
+fn no_inbound_ports() {
+    scenario("-i *", &[], &[(From::Peer, To::Pod(8080), "8080"), (APPLICATION, To::Peer(80), "15001")]);
+}
+
+#[test]
+fn nothing_outbound() {
+    scenario("-b *", &[], &[(From::Peer, To::Pod(8080), "15006"), (APPLICATION, To::Peer(80), "peer:80")]);
+}
+
+#[test]
+fn an_excluded_interface() {
+    let flags = ["-b * -i * -c eth0", "-b * -i * -c eth+", "-m TPROXY -b * -i * -c eth0"];
+    for flags in flags {
+        scenario(flags, &[], &[(From::Peer, To::Pod(8080), "8080"), (APPLICATION, To::Peer(80), "peer:80")]);
+    }
+}
+
+#[test]
+fn included_and_excluded_groups() {
+    let only = "ISTIO_OUTBOUND_OWNER_GROUPS";
+    let except = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE";
+    let included = [(GROUP_202, To::Peer(80), "15001"), (APPLICATION, To::Peer(80), "peer:80")];
+    let excluded = [(GROUP_202, To::Peer(80), "peer:80"), (APPLICATION, To::Peer(80), "15001")];
+    let none = [(GROUP_202, To::Peer(80), "peer:80"), (APPLICATION, To::Peer(80), "peer:80")];
+    scenario("-b * -i *", &[(only, "202")], &included);
+    scenario("-b * -i *", &[(except, "202")], &excluded);
+    scenario("-b * -i *", &[(only, "")], &none);
+}
+
+#[test]
+fn tproxy_keeps_addresses() {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(true);
+        world.apply(&format!("-u 1337 -g 1337 -m TPROXY -b * -i * -d 15020 --backend {backend}"));
+        for family in FAMILIES {
+            let place = format!("{backend}, {family:?}");
+            let from_peer = |port| {
+                let to = SocketAddr::new(family.pod(), port);
+                dial(&world.peer, support::APP_ROOT, to, Dial::default()).unwrap().landing
+            };
+            let application = from_peer(8080);
+            assert_eq!(application.name, "15006", "{place}");
+            assert_eq!(application.local, SocketAddr::new(family.pod(), 8080), "{place}");
+            assert_eq!(application.peer.ip(), family.peer(), "{place}");
+            assert_eq!(from_peer(15008).name, "15006", "{place}: tunnels too");
+            assert_eq!(from_peer(15020).name, "15020", "{place}");
+            // A port on which nothing listens.
+            assert_eq!(from_peer(9999).local.port(), 9999, "{place}");
+
+            let to = SocketAddr::new(family.pod(), 8080);
+            let own = dial(&world.pod, PROXY, to, Dial::default()).unwrap().landing;
+            assert_eq!((own.name.as_str(), own.original), ("15006", Some(to)), "{place}");
+            // In a client's name: the application sees the client, and its replies find the proxy.
+            let client = SocketAddr::new(family.peer(), 40_000);
+            let how = Dial { source: Some(client), mark: Some(1337), transparent: true };
+            let seen = dial(&world.pod, PROXY, to, how).unwrap();
+            assert_eq!((seen.landing.name.as_str(), seen.landing.peer), ("8080", client), "{place}");
+            assert_eq!(seen.transfer(100_000), 100_000, "{place}");
+
+            for (from, to, wanted) in [
+                (APPLICATION, To::Peer(80), "15001"),
+                (APPLICATION, To::Pod(8080), "8080"),
+                (APPLICATION, To::Loopback(8080), "8080"),
+                (From::ProxyInbound, To::Pod(8080), "8080"),
+            ] {
+                assert_eq!(land(&world, family, from, to).unwrap(), wanted, "{place}: {from:?} to {to:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tproxy_without_a_proxy_lets_nothing_through() {
+    for backend in BACKENDS {
+        let world = World::new();
+        for family in FAMILIES {
+            listen(&world.pod, APP, SocketAddr::new(family.any(), 8080), "8080", false);
+        }
+        world.apply(&format!("-u 1337 -g 1337 -m TPROXY -b * -i * --backend {backend}"));
+        for family in FAMILIES {
+            let to = SocketAddr::new(family.pod(), 8080);
+            let refused = world
+                .peer
+                .inside(|| std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_millis(300)));
+            assert!(refused.is_err(), "{backend}, {family:?}: a connection went past the proxy");
+        }
+    }
+}
+
+#[test]
+fn tproxy_of_listed_ports() {
+    scenario(
+        "-m TPROXY -b 8080 -i *",
+        &[],
+        &[
+            (From::Peer, To::Pod(8080), "15006"),
+            (From::Peer, To::Pod(15020), "15020"),
+            (From::Peer, To::Pod(9999), REFUSED),
+        ],
+    );
+}
+
+/// Who answers datagrams.
+fn answers(world: &World, who: Who, to: SocketAddr, wanted: &str, place: &str) {
+    assert_eq!(ask(&world.pod, who, to).as_deref(), Ok(wanted), "{place}: UDP of {who:?} to {to}");
+}
+
+#[test]
+fn udp_is_let_alone() {
+    for backend in BACKENDS {
+        for mode in ["REDIRECT", "TPROXY"] {
+            let world = World::new();
+            world.listen(mode == "TPROXY");
+            world.apply(&format!("-u 1337 -g 1337 -m {mode} -b * -i * --backend {backend}"));
+            for family in FAMILIES {
+                for port in [53, 123] {
+                    let to = SocketAddr::new(family.peer(), port);
+                    answers(&world, APP, to, &format!("peer:{port}"), backend);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn all_name_service() {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(false);
+        world.apply(&format!(
+            "-u 1337 -g 1337 -b * -i * --redirect-dns --capture-all-dns --backend {backend}"
+        ));
+        for family in FAMILIES {
+            let peer = SocketAddr::new(family.peer(), 53);
+            answers(&world, APP, peer, "15053", backend);
+            answers(&world, APP, SocketAddr::new(family.vip(), 53), "15053", backend);
+            answers(&world, APP, SocketAddr::new(family.peer(), 123), "peer:123", backend);
+            answers(&world, PROXY, peer, "peer:53", backend);
+            for (from, to, wanted) in [
+                (APPLICATION, To::Peer(53), "15053"),
+                (APPLICATION, To::Loopback(53), "15053"),
+                (SIDECAR, To::Peer(53), "peer:53"),
+                (APPLICATION, To::Peer(80), "15001"),
+            ] {
+                let found = land(&world, family, from, to).unwrap();
+                assert_eq!(found, wanted, "{backend}, {family:?}: {from:?} to {to:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn name_service_of_some_servers() {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(false);
+        let flags = format!("-u 1337 -g 1337 -b * -i * --redirect-dns --backend {backend}");
+        let mut init = world.init(&flags);
+        init.env("OUTRIGGER_DNS_SERVERS_V4", "10.9.0.1").env("OUTRIGGER_DNS_SERVERS_V6", "fd09::1");
+        support::succeeded(init.output().unwrap());
+        for family in FAMILIES {
+            answers(&world, APP, SocketAddr::new(family.peer(), 53), "15053", backend);
+            answers(&world, APP, SocketAddr::new(family.vip(), 53), "peer:53", backend);
+            assert_eq!(land(&world, family, APPLICATION, To::Peer(53)).unwrap(), "15053", "{backend}");
+            assert_eq!(land(&world, family, APPLICATION, To::Vip(53)).unwrap(), "15001", "{backend}");
+        }
+    }
+}
+
+/// The same port for the query to the proxy and for the proxy's own query: the tuples are equal, and only the
+/// zones keep them apart.
+#[test]
+fn equal_queries_do_not_meet() {
+    use std::net::UdpSocket;
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(false);
+        world.apply(&format!(
+            "-u 1337 -g 1337 -b * -i * --redirect-dns --capture-all-dns --backend {backend}"
+        ));
+        for family in FAMILIES {
+            let (from, to) = (SocketAddr::new(family.pod(), 34_567), SocketAddr::new(family.peer(), 53));
+            for (who, wanted) in [(APP, "15053"), (PROXY, "peer:53"), (APP, "15053"), (PROXY, "peer:53")] {
+                let answer = world.pod.inside_as(who, || {
+                    let socket = UdpSocket::bind(from).unwrap();
+                    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+                    socket.connect(to).unwrap();
+                    socket.send(b"?").unwrap();
+                    let mut buffer = [0; 64];
+                    let length = socket.recv(&mut buffer).map_err(|error| error.kind())?;
+                    Ok::<_, std::io::ErrorKind>(String::from_utf8_lossy(&buffer[..length]).into_owned())
+                });
+                assert_eq!(answer.as_deref(), Ok(wanted), "{backend}, {family:?}: {who:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_virtual_machines_traffic_is_outbound() {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(false);
+        let guest = Namespace::new("guest");
+        world.pod.ip(&format!("link add vnet0 type veth peer name eth0 netns {}", guest.name));
+        for (namespace, name, last) in [(&world.pod, "vnet0", 1), (&guest, "eth0", 2)] {
+            namespace.ip(&format!("link set {name} addrgenmode none"));
+            namespace.ip(&format!("link set {name} up"));
+            namespace.ip(&format!("addr add 10.8.0.{last}/24 dev {name}"));
+            namespace.ip(&format!("addr add fd08::{last}/64 dev {name} nodad"));
+        }
+        guest.ip("route add default via 10.8.0.1");
+        guest.ip("route add default via fd08::1");
+        world.pod.inside(|| {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        });
+        // A router asks for its neighbours from link-local addresses.
+        world.pod.ip("addr add fe80::2/64 dev eth0 nodad");
+        world.pod.ip("addr add fe80::1/64 dev vnet0 nodad");
+        world.apply(&format!("-u 1337 -g 1337 -b * -i * -k vnet0 --backend {backend}"));
+        for family in FAMILIES {
+            let peer = SocketAddr::new(family.peer(), 80);
+            let landing = dial(&guest, APP, peer, Dial::default()).unwrap().landing;
+            assert_eq!(
+                (landing.name.as_str(), landing.original),
+                ("15001", Some(peer)),
+                "{backend}, {family:?}"
+            );
+            let time = SocketAddr::new(family.peer(), 123);
+            assert_eq!(ask(&guest, APP, time).as_deref(), Ok("peer:123"), "{backend}, {family:?}");
+        }
+    }
+}
+
+#[test]
+fn large_transfers() {
+    for backend in BACKENDS {
+        for mode in ["REDIRECT", "TPROXY"] {
+            let world = World::new();
+            world.listen(mode == "TPROXY");
+            world.apply(&format!("-u 1337 -g 1337 -m {mode} -b * -i * --drop-invalid --backend {backend}"));
+            for family in FAMILIES {
+                let size = 20 << 20;
+                let (pod, peer) = (SocketAddr::new(family.pod(), 8080), SocketAddr::new(family.peer(), 80));
+                let inbound = dial(&world.peer, support::APP_ROOT, pod, Dial::default()).unwrap();
+                assert_eq!(inbound.landing.name, "15006");
+                assert_eq!(inbound.transfer(size), size, "{backend}, {mode}, {family:?}: inbound");
+                let outbound = dial(&world.pod, APP, peer, Dial::default()).unwrap();
+                assert_eq!(outbound.landing.name, "15001");
+                assert_eq!(outbound.transfer(size), size, "{backend}, {mode}, {family:?}: outbound");
+            }
+        }
+    }
+}
+
+#[test]
+fn connections_from_before_stay() {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(false);
+        for family in FAMILIES {
+            let (pod, peer) = (SocketAddr::new(family.pod(), 8080), SocketAddr::new(family.peer(), 80));
+            world.apply("--cleanup-only");
+            let inbound = dial(&world.peer, support::APP_ROOT, pod, Dial::default()).unwrap();
+            let outbound = dial(&world.pod, APP, peer, Dial::default()).unwrap();
+            world.apply(&format!("-u 1337 -g 1337 {EVERYTHING} --backend {backend}"));
+            assert_eq!(inbound.transfer(1 << 20), 1 << 20, "{backend}, {family:?}: inbound");
+            assert_eq!(outbound.transfer(1 << 20), 1 << 20, "{backend}, {family:?}: outbound");
+            assert_eq!(land(&world, family, APPLICATION, To::Peer(80)).unwrap(), "15001");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_on_the_node() {
+    let world = World::new();
+    world.listen(false);
+    // The "node" is the peer; its proxy listens on 81.
+    for (flags, variable, value) in [
+        ("linkerd-init -p 81 -m false", "HOST_IP", "10.9.0.1"),
+        ("-p 81 -s l5d-mesh -m true", "L5D_MESH_SERVICE_HOST", "10.9.0.1"),
+        ("-p 81 -s L5D -m true", "L5D_SERVICE_HOST", "10.9.0.1"),
+        ("linkerd-init -p 81 --proxy-address 10.9.0.1", "UNUSED", ""),
+    ] {
+        support::succeeded(world.init(flags).env(variable, value).output().unwrap());
+        for who in [APPLICATION, SIDECAR] {
+            assert_eq!(land(&world, Family::V4, who, To::Vip(80)).unwrap(), "peer:81", "{flags}");
+            assert_eq!(land(&world, Family::V4, who, To::Loopback(8080)).unwrap(), "8080", "{flags}");
+        }
+        assert_eq!(land(&world, Family::V4, From::Peer, To::Pod(8080)).unwrap(), "8080", "{flags}");
+    }
+}
+
+#[test]
+fn as_linkerd_2_does() {
+    for backend in BACKENDS {
+        let world = World::new();
+        world.listen(false);
+        world.apply(&format!(
+            "proxy-init -p 15006 -o 15001 --proxy-uid 1337 --inbound-ports-to-ignore 15020,15030-15040 \
+             --outbound-ports-to-ignore 81 --backend {backend}"
+        ));
+        for family in FAMILIES {
+            for (from, to, wanted) in [
+                (From::Peer, To::Pod(8080), "15006"),
+                (From::Peer, To::Pod(15020), "15020"),
+                (From::Peer, To::Pod(15035), REFUSED),
+                (APPLICATION, To::Peer(80), "15001"),
+                (APPLICATION, To::Peer(81), "peer:81"),
+                (APPLICATION, To::Pod(8080), "8080"),
+                (SIDECAR, To::Peer(80), "peer:80"),
+                // Over loopback linkerd's proxy is never in between.
+                (SIDECAR, To::Pod(8080), "8080"),
+            ] {
+                let found = land(&world, family, from, to).unwrap();
+                assert_eq!(found, wanted, "{backend}, {family:?}: {from:?} to {to:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_by_its_files() {
+    let world = World::new();
+    world.listen(false);
+    let folder = std::env::temp_dir().join(format!("oi-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (cluster, sidecar) = (folder.join("cluster.env"), folder.join("sidecar.env"));
+    std::fs::write(&cluster, "# from the mesh\nISTIO_SERVICE_CIDR=10.96.0.0/16\n").unwrap();
+    std::fs::write(&sidecar, "ISTIO_INBOUND_PORTS='3306,8080'\n").unwrap();
+    let flags = format!("vm --cluster-env {} --sidecar-env {} -u 1337", cluster.display(), sidecar.display());
+    support::succeeded(world.init(&flags).output().unwrap());
+    for (from, to, wanted) in [
+        (From::Peer, To::Pod(8080), "15006"),
+        (From::Peer, To::Pod(3306), "15006"),
+        (From::Peer, To::Pod(22), REFUSED),
+        (From::Peer, To::Pod(15020), "15020"),
+        (APPLICATION, To::Vip(80), "15001"),
+        (APPLICATION, To::Peer(80), "peer:80"),
+    ] {
+        assert_eq!(land(&world, Family::V4, from, to).unwrap(), wanted, "{from:?} to {to:?}");
+    }
+    std::fs::write(&sidecar, "ISTIO_INBOUND_PORTS=*\n").unwrap();
+    support::succeeded(world.init(&flags).output().unwrap());
+    assert_eq!(land(&world, Family::V4, From::Peer, To::Pod(8081)).unwrap(), "15006");
+    assert_eq!(land(&world, Family::V4, From::Peer, To::Pod(22)).unwrap(), REFUSED, "SSH is never captured");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
