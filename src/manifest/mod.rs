@@ -18,3 +18,6 @@ pub use object::{Object, Pod, objects};
 pub use output::Output;
 pub use shape::Problem;
 pub use stream::{Document, Error, Format, split};
+
+#[cfg(test)]
+mod tests;

@@ -66,16 +66,17 @@ impl Output {
             // A byte order mark may stand before the first document only.
             document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
             let both_json = last == Format::Json && format == Format::Json;
-            let stands_apart = !(both_json && follows);
+            let begins = document.trim_ascii_start().first();
+            let stands_apart = !(both_json && follows && matches!(begins, Some(b'{' | b'[')));
             if stands_apart && !self.bytes.ends_with(b"\n") {
                 self.bytes.push(b'\n');
             }
-            if !both_json && !ends_document(&self.bytes) {
-                match opening(document) {
-                    Opening::Marker => {}
-                    Opening::Directive => self.bytes.extend_from_slice(b"...\n"),
-                    Opening::Content => self.bytes.extend_from_slice(b"---\n"),
+            match opening(document) {
+                Opening::Directive if !ends_document(&self.bytes) => self.bytes.extend_from_slice(b"...\n"),
+                Opening::Content if !both_json && !ends_document(&self.bytes) => {
+                    self.bytes.extend_from_slice(b"---\n");
                 }
+                _ => {}
             }
         }
         self.bytes.extend_from_slice(document);

@@ -281,7 +281,10 @@ fn documents_at(stream: &[u8]) -> Vec<Range<usize>> {
 /// The JSON values in a document that begins like JSON, one after the other; else the document as it is.
 fn json_values(document: &[u8]) -> Vec<(&[u8], Format)> {
     let content = lines(document).find(|(_, line)| {
-        !matches!(Line::of(line), Line::Blank | Line::Comment | Line::Directive | Line::BareMarker)
+        !matches!(
+            Line::of(line),
+            Line::Blank | Line::Comment | Line::Directive | Line::BareMarker | Line::End
+        )
     });
     let Some((first, _)) = content.filter(|(_, line)| Line::of(line) == Line::Content) else {
         return vec![(document, Format::Yaml)];
@@ -301,7 +304,9 @@ fn json_values(document: &[u8]) -> Vec<(&[u8], Format)> {
             }
         };
         // The blanks, and comments, behind a value are its own.
-        let blank = lines(&document[end..]).take_while(|(_, line)| is_blank_or_comment(line)).last();
+        let blank = lines(&document[end..])
+            .take_while(|(_, line)| is_blank_or_comment(line) || Line::of(line) == Line::End)
+            .last();
         at = blank.map_or(end, |(range, _)| end + range.end);
         values.push((&document[start..at], Format::Json));
         start = at;
