@@ -80,7 +80,8 @@ fn decide(injector: &Injector, review: &Review, environment: &[(String, String)]
     let request = &review.request;
     let name = request.name.as_deref().unwrap_or_default().to_owned();
     let whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
-    if request.kind.kind != "Pod" || !request.kind.group.is_empty() || !whole {
+    let kind = request.kind();
+    if kind.kind != "Pod" || !kind.group.is_empty() || !whole {
         return (name, Admission::NotOurs { reason: "not_a_pod" });
     }
     if request.operation != "CREATE" {
@@ -135,7 +136,7 @@ fn log(review: &Review, name: &str, admission: &Admission, began: Instant) {
                 namespace = request.namespace.as_deref().unwrap_or_default(),
                 name,
                 operation = %request.operation,
-                kind = %request.kind.kind,
+                kind = %request.kind().kind,
                 dry_run = request.dry_run.unwrap_or_default(),
                 microseconds,
                 $($field)*

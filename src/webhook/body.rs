@@ -47,6 +47,17 @@ pub async fn read<'b>(
     if size > limit { Err(Refused::TooLarge) } else { Ok((bytes, held)) }
 }
 
+/// Reads a body of at most `limit` bytes for nothing, so that its connection can be used again.
+pub async fn discard(mut body: Body, limit: usize) {
+    let mut size = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        size += frame.data_ref().map_or(0, |data| data.len());
+        if size > limit {
+            break;
+        }
+    }
+}
+
 fn acquire(budget: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, Refused> {
     let permits = u32::try_from(bytes).map_err(|_| Refused::TooLarge)?;
     budget.try_acquire_many(permits).map_err(|_| Refused::Busy)

@@ -229,11 +229,13 @@ impl Activity {
         self.with(|state| state.requests > 0)
     }
 
-    /// When it is worth looking again. A head may begin at any time, so never later than one may take.
+    /// When it is worth looking again. A head may begin at any time, and a request end, so never later than
+    /// what comes after them may take.
     fn check_in(&self, limits: &Limits) -> Duration {
         let now = Instant::now();
         let due = self.with(|state| state.due(limits).map(|(due, _)| due.saturating_duration_since(now)));
-        due.unwrap_or(limits.head_time).min(limits.head_time)
+        let soonest = limits.head_time.min(limits.idle_time);
+        due.unwrap_or(soonest).min(soonest)
     }
 
     /// Why the connection is to be closed by now.

@@ -6,10 +6,14 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -42,9 +46,8 @@ pub struct Request<'a> {
     /// Echoed in the response.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
-    /// Kind of the object.
     #[serde(borrow)]
-    pub kind: Kind<'a>,
+    kind: Fields<Kind<'a>>,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
@@ -84,7 +87,29 @@ struct Envelope<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    request: Option<Request<'a>>,
+    request: Option<Fields<Request<'a>>>,
+}
+
+/// A struct that is written as a map. (serde would also take a list of its fields.)
+#[derive(Debug)]
+struct Fields<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Fields<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Fields<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Fields)
+            }
+        }
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
 }
 
 impl<'a> Review<'a> {
@@ -94,8 +119,8 @@ impl<'a> Review<'a> {
     /// [`Malformed`]: no JSON, no AdmissionReview of a version that we know, no request, or a field that is
     /// missing or of the wrong type.
     pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let envelope: Envelope = serde_json::from_slice(body).map_err(|error| explain(body, error))?;
-        let Envelope { api_version, kind, request } = envelope;
+        let envelope = serde_json::from_slice(body).map_err(|error| explain(body, error))?;
+        let Fields(Envelope { api_version, kind, request }) = envelope;
         if kind != KIND {
             return Err(Malformed(format!("kind is {kind:?}, not {KIND:?}")));
         }
@@ -105,7 +130,8 @@ impl<'a> Review<'a> {
                 VERSIONS.join(", ")
             )));
         }
-        let request = request.ok_or_else(|| Malformed("the AdmissionReview has no request".to_owned()))?;
+        let Fields(request) =
+            request.ok_or_else(|| Malformed("the AdmissionReview has no request".to_owned()))?;
         Ok(Self { api_version, request })
     }
 
@@ -138,6 +164,11 @@ impl<'a> Review<'a> {
 }
 
 impl Request<'_> {
+    /// Kind of the object.
+    pub fn kind(&self) -> &Kind<'_> {
+        &self.kind.0
+    }
+
     /// The object, parsed.
     ///
     /// # Errors
@@ -158,7 +189,7 @@ impl Request<'_> {
     pub fn display(&self) -> String {
         let [namespace, name] =
             [&self.namespace, &self.name].map(|field| field.as_deref().unwrap_or_default());
-        format!("{} {namespace}/{}", self.kind.kind, if name.is_empty() { "(no name yet)" } else { name })
+        format!("{} {namespace}/{}", self.kind().kind, if name.is_empty() { "(no name yet)" } else { name })
     }
 }
 
@@ -168,7 +199,7 @@ fn explain(body: &[u8], error: serde_json::Error) -> Malformed {
         return Malformed(format!("the body is no JSON: {error}"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
-    match serde_path_to_error::deserialize::<_, Envelope>(&mut reader) {
+    match serde_path_to_error::deserialize::<_, Fields<Envelope>>(&mut reader) {
         Err(error) => {
             let path = error.path().to_string();
             let place = if path == "." { "the AdmissionReview".to_owned() } else { path };

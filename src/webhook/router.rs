@@ -9,7 +9,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::admit::{self, Failure};
 use super::body::{self, Refused};
@@ -52,6 +52,13 @@ impl Webhook {
         let (requests, bodies) = (Semaphore::new(limits.requests), Semaphore::new(limits.bodies));
         let large = Semaphore::new(1);
         Arc::new(Self { injector, metrics, limits, phase, requests, bodies, large })
+    }
+
+    fn turn(&self) -> Result<SemaphorePermit<'_>, Rejection> {
+        self.requests.try_acquire().map_err(|_| {
+            let message = format!("{} admission requests are in flight; try again", self.limits.requests);
+            Rejection::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+        })
     }
 }
 
@@ -134,12 +141,15 @@ async fn answer(
     below: Option<Path<String>>,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let _turn = webhook.requests.try_acquire().map_err(|_| {
-        let message = format!("{} admission requests are in flight; try again", webhook.limits.requests);
-        Rejection::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
-    })?;
-    must_be_json(request.headers())?;
     let limit = webhook.limits.body;
+    let turn = webhook.turn().and_then(|turn| must_be_json(request.headers()).map(|()| turn));
+    let _turn = match turn {
+        Ok(turn) => turn,
+        Err(rejection) => {
+            body::discard(request.into_body(), limit).await;
+            return Err(rejection);
+        }
+    };
     let (bytes, _held) =
         body::read(request.into_body(), limit, &webhook.bodies).await.map_err(|refused| {
             let (status, reason, message) = match refused {

@@ -1,0 +1,143 @@
+//! Certificates: refused at start, taken up while requests are made, kept when the new one is bad.
+
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use outrigger::certificates::make;
+
+use crate::client::{Client, eventually, pod, review, trusting};
+use crate::server::{Folder, Server, refused, write_certificate};
+
+#[test]
+fn what_cannot_be_served_is_refused_at_start() {
+    let folder = Folder::new();
+    write_certificate(&folder);
+    let other = make(&["127.0.0.1".to_owned()], 1).unwrap();
+    let expired = make(&["127.0.0.1".to_owned()], 0).unwrap();
+    folder.write("other.key", &other.key);
+    folder.write("expired.crt", &expired.certificate);
+    folder.write("expired.key", &expired.key);
+    folder.write("empty", "");
+    folder.write("cut.crt", &other.certificate[..200]);
+    folder.write("noise.crt", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+    for (certificate, key, message) in [
+        ("missing.crt", "tls.key", "cannot read the certificate {}/missing.crt: No such file or directory"),
+        ("tls.crt", "missing.key", "cannot read the private key {}/missing.key: No such file or directory"),
+        ("empty", "tls.key", "the certificate {}/empty: no certificate in PEM form is in it"),
+        ("cut.crt", "tls.key", "the certificate {}/cut.crt: "),
+        ("noise.crt", "tls.key", "the certificate {}/noise.crt: no X.509 certificate"),
+        ("tls.crt", "empty", "the private key {}/empty: no private key in PEM form is in it"),
+        (
+            "tls.crt",
+            "other.key",
+            "the private key {}/other.key does not belong to the certificate {}/tls.crt",
+        ),
+        ("expired.crt", "expired.key", "the certificate {}/expired.crt expired on 20"),
+    ] {
+        let (code, said) = refused(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--cert",
+            &folder.path(certificate),
+            "--key",
+            &folder.path(key),
+        ]);
+        let message = message.replace("{}/", &folder.path(""));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&message), "{said} does not say {message}");
+    }
+    let (code, said) = refused(&["--cert", &folder.path("tls.crt")]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--key"), "{said}");
+}
+
+/// Requests on kept and on new connections go on while `change` happens; none fails.
+fn while_asked(server: &Server, tls_after: &str, change: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
+    let address = server.address;
+    let both = [server.tls.clone(), trusting(tls_after)];
+    std::thread::scope(|threads| {
+        let asking = threads.spawn(|| {
+            let mut kept = Client::connect(address, &both[0]);
+            while !stop.load(Ordering::Relaxed) {
+                assert!(kept.post("/inject", &review(&pod("kept"))).injected(&pod("kept")).is_some());
+                // A client that trusts old and new, as caBundle does in a rotation.
+                let mut new = Client::try_connect(address, &both[0])
+                    .or_else(|_| Client::try_connect(address, &both[1]))
+                    .unwrap();
+                assert!(new.post("/inject", &review(&pod("new"))).injected(&pod("new")).is_some());
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let at_least = |more: usize| {
+            let enough = asked.load(Ordering::Relaxed) + more;
+            eventually("requests", || asked.load(Ordering::Relaxed) >= enough || asking.is_finished());
+        };
+        at_least(3);
+        change();
+        at_least(3);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_up_under_requests() {
+    let server = Server::start("");
+    let before = server.metric("outrigger_certificate_expiry_timestamp_seconds");
+    let renewed = make(&["127.0.0.1".to_owned()], 30).unwrap();
+    while_asked(&server, &renewed.ca, || {
+        server.folder.write("tls.crt", &renewed.certificate);
+        server.folder.write("tls.key", &renewed.key);
+        server.metric_becomes("outrigger_certificate_reloads_total{result=\"success\"}", 1.0);
+    });
+    let after = server.metric("outrigger_certificate_expiry_timestamp_seconds");
+    assert!(after > before + 28.0 * 86_400.0, "{before} {after}");
+    assert!(Client::try_connect(server.address, &server.tls).is_err(), "the old CA's certificate is gone");
+    Client::connect(server.address, &trusting(&renewed.ca));
+}
+
+#[test]
+fn a_bad_certificate_is_reported_and_the_old_one_stays() {
+    let server = Server::start("");
+    server.folder.write("tls.crt", "no certificate at all");
+    let line = server.log("changed certificate refused; the last good one stays", |_| true);
+    assert!(line["problem"].as_str().unwrap().contains("tls.crt: no certificate in PEM form"), "{line}");
+    server.metric_becomes("outrigger_certificate_reloads_total{result=\"failure\"}", 1.0);
+    assert!(server.ask(&review(&pod("cart"))).injected(&pod("cart")).is_some());
+    // Mended, it is taken up.
+    let renewed = make(&["127.0.0.1".to_owned()], 30).unwrap();
+    server.folder.write("tls.key", &renewed.key);
+    server.folder.write("tls.crt", &renewed.certificate);
+    server.metric_becomes("outrigger_certificate_reloads_total{result=\"success\"}", 1.0);
+    Client::connect(server.address, &trusting(&renewed.ca));
+}
+
+/// A kubelet mounts a Secret as links: `tls.crt -> ..data/tls.crt`, `..data -> ..time`. It swaps `..data`.
+#[test]
+fn swaps_of_a_mounted_secret_are_seen_each_time() {
+    let server = Server::start("");
+    let folder = &server.folder;
+    let in_turn = |n: usize| {
+        let made = make(&["127.0.0.1".to_owned()], 30).unwrap();
+        std::fs::create_dir(folder.path(&format!("..{n}"))).unwrap();
+        folder.write(&format!("..{n}/tls.crt"), &made.certificate);
+        folder.write(&format!("..{n}/tls.key"), &made.key);
+        symlink(format!("..{n}"), folder.path("..new")).unwrap();
+        std::fs::rename(folder.path("..new"), folder.path("..data")).unwrap();
+        made
+    };
+    let mut made = in_turn(0);
+    for file in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{file}"), folder.path("link")).unwrap();
+        std::fs::rename(folder.path("link"), folder.path(file)).unwrap();
+    }
+    for n in 1..4 {
+        server.metric_becomes("outrigger_certificate_reloads_total{result=\"success\"}", n as f64);
+        Client::connect(server.address, &trusting(&made.ca));
+        made = in_turn(n);
+    }
+    assert_eq!(server.metric("outrigger_certificate_reloads_total{result=\"failure\"}"), 0.0);
+}
