@@ -13,7 +13,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+
+use crate::policy::Reason;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,8 +29,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to stderr. `level` is a level or a filter in the syntax of `RUST_LOG`, which comes first
-/// where it is set.
+/// Starts logging to stderr. `level` is a level, which is meant for our own lines (others' begin at warnings), or
+/// a filter in the syntax of `RUST_LOG`, which comes first where it is set.
 ///
 /// # Errors
 /// A filter that does not parse, or logging that was started before.
@@ -36,6 +39,7 @@ pub fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), String> {
         Ok(filter) if !filter.is_empty() => {
             EnvFilter::try_new(&filter).map_err(|e| format!("RUST_LOG is {filter:?}: {e}"))?
         }
+        _ if level.parse::<Level>().is_ok() => EnvFilter::new(format!("warn,outrigger={level}")),
         _ => EnvFilter::try_new(level).map_err(|e| format!("--log-level is {level:?}: {e}"))?,
     };
     let terminal = std::io::stderr().is_terminal();
@@ -74,6 +78,15 @@ struct Build {
 pub struct ByReason(Family<Why, Counter>);
 
 impl ByReason {
+    /// All at zero, so that a rate is known from the first one on.
+    fn of(reasons: &[&'static str]) -> Self {
+        let counts = Self::default();
+        for reason in reasons {
+            counts.0.get_or_create(&Why { reason });
+        }
+        counts
+    }
+
     /// One more.
     pub fn inc(&self, reason: &'static str) {
         self.0.get_or_create(&Why { reason }).inc();
@@ -117,22 +130,34 @@ impl Metrics {
         // From 50 us, under which no injection stays, to 3 s, by factors of about two and a half.
         let times =
             [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+        let skips = Reason::ALL.into_iter().filter(|reason| !reason.injects()).map(Reason::code);
+        let skips: Vec<_> = skips.chain(["already_injected", "not_created", "not_a_pod"]).collect();
         let metrics = Self {
             registry: Registry::default(),
             requests: Counter::default(),
             success: Counter::default(),
             failure: Counter::default(),
-            skip: ByReason::default(),
+            skip: ByReason::of(&skips),
             time: Histogram::new(times),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
-            rejected_requests: ByReason::default(),
-            rejected_connections: ByReason::default(),
-            handshake_failures: ByReason::default(),
+            rejected_requests: ByReason::of(&[
+                "malformed",
+                "body_too_large",
+                "body_incomplete",
+                "content_type",
+                "busy",
+                "timeout",
+            ]),
+            rejected_connections: ByReason::of(&["too_many"]),
+            handshake_failures: ByReason::of(&["tls", "plain_http", "timeout", "closed"]),
             accept_errors: Counter::default(),
             certificate_expiry: Gauge::default(),
             certificate_reloads: Family::default(),
         };
+        for result in ["success", "failure"] {
+            metrics.certificate_reloads.get_or_create(&Outcome { result });
+        }
         metrics.registered()
     }
 
@@ -209,3 +234,27 @@ impl Default for Metrics {
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_metrics_are_those_that_are_there() {
+        let docs = include_str!("../docs/serve.md").lines();
+        let rows = docs.filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let named = |name: &&str| name.starts_with("sidecar_") || name.starts_with("outrigger_");
+        let documented: BTreeSet<_> = rows.map(|(name, _)| name).filter(named).collect();
+        let text = Metrics::new().text().unwrap();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let names = samples.filter_map(|line| line.split(['{', ' ']).next());
+        let there: BTreeSet<_> = names
+            .map(|name| {
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+            })
+            .collect();
+        assert_eq!(documented, there);
+    }
+}

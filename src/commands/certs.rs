@@ -80,12 +80,12 @@ fn inspect(file: &Path, json: bool) -> Result<(), String> {
     if found.is_empty() {
         return Err(format!("{place}: no certificate in PEM form is in it"));
     }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&found).map_err(|e| e.to_string())?);
+    let text = if json {
+        serde_json::to_string_pretty(&found).map_err(|e| e.to_string())?
     } else {
-        println!("{}", found.iter().map(show).collect::<Vec<_>>().join("\n\n"));
-    }
-    Ok(())
+        found.iter().map(show).collect::<Vec<_>>().join("\n\n")
+    };
+    writeln!(std::io::stdout(), "{text}").map_err(|e| format!("cannot write to stdout: {e}"))
 }
 
 fn show(facts: &Facts) -> String {

@@ -91,9 +91,10 @@ impl Serve {
         let router = webhook::router(shared.clone());
         let webhook = Listener::tls(sockets.0, tls, router, limits, metrics.clone());
         let admin = Listener::plain(sockets.1, webhook::admin_router(shared), limits, metrics);
-        let serving = tokio::spawn(webhook.serve(in_phase.clone()));
-        // Metrics and health are to be had until the end.
-        tokio::spawn(admin.serve(in_phase));
+        let serving = tokio::spawn(webhook.serve(in_phase));
+        // Metrics and health are to be had until the very end.
+        let (_never, in_service) = watch::channel(Phase::Serving);
+        tokio::spawn(admin.serve(in_service));
         tracing::info!(%address, metrics = %metrics_address, version = env!("CARGO_PKG_VERSION"), "serving");
         if let Some(trial) = &trial {
             trial.print();

@@ -1,6 +1,7 @@
 //! What `outrigger serve` prints where nobody gave it a certificate: how to try it.
 
 use std::fs::DirBuilder;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -51,13 +52,15 @@ impl Trial {
             ["ca.crt", "review.json", "webhook.yaml"].map(|name| quoted(&self.file(name)));
         let url = &self.url;
         let indented = self.configuration.lines().fold(String::new(), |text, line| text + "  " + line + "\n");
-        println!(
+        // Whoever closed our stdout has no use for it; the log goes on.
+        let _ = writeln!(
+            std::io::stdout(),
             "\
 Outrigger injects at {url}, with a certificate made for this run.
 
 Ask it to inject a pod:
 
-  curl --cacert {ca} -H 'Content-Type: application/json' --data @{review} {url}
+  curl -sS --cacert {ca} -H 'Content-Type: application/json' --data @{review} {url}
 
 Let an API server on this machine call it:
 
