@@ -82,7 +82,7 @@ impl ByReason {
     fn of(reasons: &[&'static str]) -> Self {
         let counts = Self::default();
         for reason in reasons {
-            counts.0.get_or_create(&Why { reason });
+            drop(counts.0.get_or_create(&Why { reason }));
         }
         counts
     }
@@ -156,7 +156,7 @@ impl Metrics {
             certificate_reloads: Family::default(),
         };
         for result in ["success", "failure"] {
-            metrics.certificate_reloads.get_or_create(&Outcome { result });
+            drop(metrics.certificate_reloads.get_or_create(&Outcome { result }));
         }
         metrics.registered()
     }
