@@ -20,6 +20,7 @@ fn repository() -> PathBuf {
 pub fn installed() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
+        let again = try_kubectl(&["get", "deployment", "outrigger", "--namespace=outrigger-system"], "").is_ok();
         kubectl(&["apply", "--filename", repository().join("manifests").to_str().unwrap()]);
         let name = "mutatingwebhookconfiguration/outrigger";
         let others = json!({"key": INSTALLATION_LABEL, "operator": "DoesNotExist"});
@@ -27,6 +28,10 @@ pub fn installed() {
         let patch = json!([{"op": "add", "path": path, "value": others}]).to_string();
         kubectl(&["patch", name, "--type=json", "--patch", &patch]);
         certificate("outrigger-system", "outrigger");
+        if again {
+            // A cluster that was kept: the image has the same name and another content.
+            kubectl(&["rollout", "restart", "deployment/outrigger", "--namespace=outrigger-system"]);
+        }
         rolled_out("outrigger-system");
         answers(&Namespace::injected("ready"));
     });
