@@ -20,7 +20,8 @@ fn repository() -> PathBuf {
 pub fn installed() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
-        let again = try_kubectl(&["get", "deployment", "outrigger", "--namespace=outrigger-system"], "").is_ok();
+        let again =
+            try_kubectl(&["get", "deployment", "outrigger", "--namespace=outrigger-system"], "").is_ok();
         kubectl(&["apply", "--filename", repository().join("manifests").to_str().unwrap()]);
         let name = "mutatingwebhookconfiguration/outrigger";
         let others = json!({"key": INSTALLATION_LABEL, "operator": "DoesNotExist"});
