@@ -6,12 +6,12 @@
 
 use crate::connections;
 use crate::error::{Failure, Outcome};
-use crate::iptables::{Flavour, Iptables};
+use crate::iptables::{Flavour, Iptables, legacy_tables};
 use crate::log::Log;
 use crate::nftables::{Change, Nftables};
 use crate::options::{Backend, Options};
 use crate::rules::RuleSet;
-use crate::values::Families;
+use crate::values::{Families, Family};
 
 /// How rules are applied.
 pub(crate) struct Manner<'a> {
@@ -121,11 +121,10 @@ fn clean_legacy() -> Outcome<Change> {
     legacy.apply(&RuleSet::empty(), empty, &Manner::PLAIN)
 }
 
-/// The families that have no legacy tables in this namespace. The list is there only with the module, and
-/// reading it makes nothing.
+/// The families that have no legacy tables in this namespace.
 fn without_legacy() -> Families {
-    let none = |file: &str| std::fs::read_to_string(file).map_or(true, |names| names.trim().is_empty());
-    Families { v4: none("/proc/self/net/ip_tables_names"), v6: none("/proc/self/net/ip6_tables_names") }
+    let none = |family| legacy_tables(family).trim().is_empty();
+    Families { v4: none(Family::V4), v6: none(Family::V6) }
 }
 
 /// Why legacy iptables is the one to use: its NAT table holds rules here, and two engines for NAT in one

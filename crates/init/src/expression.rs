@@ -103,7 +103,7 @@ pub(crate) enum Expression {
     Dnat {
         family: u32,
     },
-    /// Something that no rule of ours has.
+    /// Something that no rule of ours has, by its name; a target of iptables by its name there.
     Foreign(String),
 }
 
@@ -130,6 +130,20 @@ impl Expression {
         match self {
             Expression::Verdict { chain, .. } if !chain.is_empty() => Some(chain),
             _ => None,
+        }
+    }
+
+    /// What it does with a packet as iptables says it, if it ends a rule.
+    pub(crate) fn ending(&self) -> Option<&str> {
+        match self {
+            Expression::Verdict { code, chain } if chain.is_empty() => match *code {
+                RETURN => Some("RETURN"),
+                ACCEPT => Some("ACCEPT"),
+                DROP => Some("DROP"),
+                _ => None,
+            },
+            Expression::Foreign(name) => Some(name),
+            _ => self.target(),
         }
     }
 
@@ -198,6 +212,9 @@ impl Expression {
     /// foreign.
     fn read(element: &[u8]) -> Expression {
         let name = netlink::text(attribute(element, 1));
+        if name == "target" {
+            return Expression::Foreign(netlink::text(attribute(attribute(element, 2), 1)));
+        }
         Expression::read_data(&name, attribute(element, 2)).unwrap_or(Expression::Foreign(name))
     }
 

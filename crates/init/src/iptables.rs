@@ -3,11 +3,13 @@
 //! back from what iptables-save prints.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::backend::Manner;
 use crate::error::{Failure, Outcome, failed};
-use crate::nftables::Change;
+use crate::legacy;
+use crate::nftables::{Change, Endings, Nftables};
 use crate::rules::{Action, Match, Rule, RuleSet, State, Table, TableKind, chain};
 use crate::values::{self, Families, Family, Ports};
 
@@ -67,7 +69,8 @@ impl Iptables {
         let mut change = Change::None;
         for family in Family::ALL {
             let wanted = wanted(rules, family);
-            let known = if empty.has(family) { Vec::new() } else { self.read(family)? };
+            let nothing = empty.has(family) || self.endings(family)?.is_some_and(|there| there.is_empty());
+            let known = if nothing { Vec::new() } else { self.read(family)? };
             let text = restore(&wanted, &known, manner.force);
             if text.is_empty() {
                 continue;
@@ -91,7 +94,15 @@ impl Iptables {
         Ok(change)
     }
 
+    /// The tool has said that it put in all of each table or nothing. What is left to see is that it is there,
+    /// and that nobody came between: each chain has its rules, and they end as planned. Where that cannot be
+    /// asked without the tool, or looks wrong, all is read back.
     fn verify(&self, family: Family, wanted: &[(TableKind, Part)]) -> Outcome<()> {
+        let planned: Vec<(String, Endings)> =
+            wanted.iter().map(|(kind, part)| (kind.name().to_owned(), endings(part))).collect();
+        if self.endings(family)?.is_some_and(|there| there == planned) {
+            return Ok(());
+        }
         let found = self.read(family)?;
         for (kind, part) in wanted {
             let there = found.iter().find(|(other, _)| other == kind).map(|(_, found)| &found.part);
@@ -111,6 +122,21 @@ impl Iptables {
                 kind.name()
             )),
         }
+    }
+
+    /// How our rules end in each table that has any, as the kernel itself says, if it does.
+    fn endings(&self, family: Family) -> Outcome<Option<Vec<(String, Endings)>>> {
+        if self.flavour == Flavour::Nft {
+            let mut endings = Nftables::open()?.endings_of_iptables(family)?;
+            endings.sort();
+            return Ok(Some(endings));
+        }
+        let names = legacy_tables(family);
+        let tables =
+            TableKind::ALL.into_iter().map(TableKind::name).filter(|name| names.lines().any(|n| n == *name));
+        let all: Option<Vec<(String, Endings)>> =
+            tables.map(|name| Some((name.to_owned(), legacy::endings(family, name)?))).collect();
+        Ok(all.map(|all| all.into_iter().filter(|(_, endings)| !endings.is_empty()).collect()))
     }
 
     /// Whether the NAT table holds rules that are not ours.
@@ -141,16 +167,16 @@ impl Iptables {
     }
 
     /// The name of a tool: the one of this flavour, or the plain one if it says that it is of this flavour.
-    fn tool(&self, family: Family, what: &str) -> Option<String> {
+    fn tool(&self, family: Family, what: &str) -> Option<PathBuf> {
         let program = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
         let exact = format!("{program}-{}-{what}", self.flavour.name());
-        if on_path(&exact) {
-            return Some(exact);
+        if let Some(path) = on_path(&exact) {
+            return Some(path);
         }
-        let plain = format!("{program}-{what}");
+        let plain = on_path(&format!("{program}-{what}"))?;
         let output = Command::new(&plain).arg("--version").stdin(Stdio::null()).output().ok()?;
         let is_nft = String::from_utf8_lossy(&output.stdout).contains("nf_tables");
         (is_nft == (self.flavour == Flavour::Nft)).then_some(plain)
@@ -180,16 +206,44 @@ impl Iptables {
     }
 }
 
-fn on_path(program: &str) -> bool {
+/// The names of the legacy tables in this namespace, one a line. The list is there only with the module, and
+/// reading it makes nothing.
+pub(crate) fn legacy_tables(family: Family) -> String {
+    let file = match family {
+        Family::V4 => "/proc/self/net/ip_tables_names",
+        Family::V6 => "/proc/self/net/ip6_tables_names",
+    };
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+/// How a part's rules end, by chain and in order.
+fn endings(part: &Part) -> Endings {
+    let ending = |clauses: &Clauses| {
+        let jump = clauses.iter().find_map(|clause| clause.strip_prefix("-j "));
+        jump.unwrap_or_default().to_owned()
+    };
+    let mut endings: Endings =
+        part.chains.iter().map(|(name, rules)| (name.clone(), rules.iter().map(ending).collect())).collect();
+    for (chain, jump) in &part.jumps {
+        match endings.iter_mut().find(|(name, _)| name == chain) {
+            Some((_, list)) => list.push(ending(jump)),
+            None => endings.push((chain.clone(), vec![ending(jump)])),
+        }
+    }
+    endings.sort();
+    endings
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 type Output = (Result<String, ()>, String);
 
 /// Runs a tool; gives what it printed, or that it failed, and what it complained of.
-fn execute(tool: &str, arguments: &[&str], input: Option<&str>, lock: Option<&str>) -> Outcome<Output> {
-    let cannot = |error: std::io::Error| Failure::Run(format!("{tool}: cannot run it: {error}"));
+fn execute(tool: &Path, arguments: &[&str], input: Option<&str>, lock: Option<&str>) -> Outcome<Output> {
+    let cannot = |error: std::io::Error| Failure::Run(format!("{}: cannot run it: {error}", tool.display()));
     let mut command = Command::new(tool);
     command.args(arguments).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -208,7 +262,7 @@ fn execute(tool: &str, arguments: &[&str], input: Option<&str>, lock: Option<&st
 }
 
 /// A tool's complaint with what helps.
-fn explain(tool: &str, complaint: &str) -> Failure {
+fn explain(tool: &Path, complaint: &str) -> Failure {
     // What a tool says of itself is of no use here.
     let complaint: Vec<&str> = complaint
         .lines()
@@ -235,7 +289,7 @@ fn explain(tool: &str, complaint: &str) -> Failure {
     } else {
         "see --dry-run for the rules"
     };
-    Failure::Run(format!("{tool} failed: {complaint}; {help}"))
+    Failure::Run(format!("{} failed: {complaint}; {help}", tool.display()))
 }
 
 /// What each table shall hold in this family.

@@ -21,6 +21,7 @@ mod flags;
 mod help;
 mod iptables;
 mod istio;
+mod legacy;
 mod linkerd;
 mod log;
 mod machine;

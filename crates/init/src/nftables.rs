@@ -10,10 +10,10 @@ use rustix::net::netlink::NETFILTER;
 
 use crate::backend::Manner;
 use crate::error::{Failure, Outcome};
-use crate::expression::{Expression, chain_name, expressions, read_list};
+use crate::expression::{self, Expression, chain_name, expressions, read_list};
 use crate::netlink::{APPEND, CREATE, DUMP, Messages, Refusal, Socket, attribute, number, text};
 use crate::rules::{Action, Hook, Rule, RuleSet, Table, TableKind, chain};
-use crate::values::Families;
+use crate::values::{Families, Family};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -69,7 +69,12 @@ struct Leftover {
     chains: Vec<String>,
     /// Chain and handle of rules elsewhere that jump to `chains`.
     jumps: Vec<(String, Vec<u8>)>,
+    /// How each of our rules and of those jumps ends, by chain and in order.
+    endings: Endings,
 }
+
+/// Chains with the ways in which their rules end.
+pub(crate) type Endings = Vec<(String, Vec<String>)>;
 
 /// What the kernel holds of ours.
 #[derive(Debug)]
@@ -118,6 +123,13 @@ impl Nftables {
         let leftovers = self.observe()?.leftovers;
         let holds = |family| leftovers.iter().any(|leftover| leftover.family == family);
         Ok(Families { v4: !holds(IPV4), v6: !holds(IPV6) })
+    }
+
+    /// How the rules end that iptables-nft holds of ours, by table.
+    pub(crate) fn endings_of_iptables(&mut self, family: Family) -> Outcome<Vec<(String, Endings)>> {
+        let number = expression::family_number(family) as u8;
+        let leftovers = self.observe()?.leftovers.into_iter().filter(|leftover| leftover.family == number);
+        Ok(leftovers.map(|leftover| (leftover.table, leftover.endings)).collect())
     }
 
     fn settle(&mut self, wanted: &[Tabled], manner: &Manner<'_>, of_iptables: bool) -> Outcome<Change> {
@@ -288,13 +300,25 @@ fn assemble(family: u8, name: String, mut chains: Vec<Chain>, rules: Vec<Observe
 
 fn leftover(family: u8, table: String, chains: &[Chain], rules: Vec<ObservedRule>) -> Leftover {
     let ours = |name: &str| chain::OURS.contains(&name);
-    let chains = chains.iter().filter(|chain| ours(&chain.name)).map(|chain| chain.name.clone()).collect();
-    let jumps = rules
-        .into_iter()
-        .filter(|(chain, _, list)| !ours(chain) && list.iter().any(|e| e.target().is_some_and(ours)))
-        .map(|(chain, handle, _)| (chain, handle))
-        .collect();
-    Leftover { family, table, chains, jumps }
+    let chains: Vec<String> =
+        chains.iter().filter(|chain| ours(&chain.name)).map(|chain| chain.name.clone()).collect();
+    let mut endings: Endings = chains.iter().map(|name| (name.clone(), Vec::new())).collect();
+    let mut jumps = Vec::new();
+    for (chain, handle, list) in rules {
+        let ending = list.last().and_then(Expression::ending).unwrap_or_default().to_owned();
+        if !ours(&chain) {
+            if !list.iter().any(|expression| expression.target().is_some_and(ours)) {
+                continue;
+            }
+            jumps.push((chain.clone(), handle));
+        }
+        match endings.iter_mut().find(|(name, _)| *name == chain) {
+            Some((_, list)) => list.push(ending),
+            None => endings.push((chain, vec![ending])),
+        }
+    }
+    endings.sort();
+    Leftover { family, table, chains, jumps, endings }
 }
 
 /// The tables that `rules` come to, in the order in which they are observed.

@@ -386,7 +386,6 @@ fn name_service_of_some_servers() {
 /// zones keep them apart.
 #[test]
 fn equal_queries_do_not_meet() {
-    use std::net::UdpSocket;
     for backend in BACKENDS {
         let world = World::new();
         world.listen(false);
@@ -397,7 +396,7 @@ fn equal_queries_do_not_meet() {
             let (from, to) = (SocketAddr::new(family.pod(), 34_567), SocketAddr::new(family.peer(), 53));
             for (who, wanted) in [(APP, "15053"), (PROXY, "peer:53"), (APP, "15053"), (PROXY, "peer:53")] {
                 let answer = world.pod.inside_as(who, || {
-                    let socket = UdpSocket::bind(from).unwrap();
+                    let socket = bind_when_free(from);
                     socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
                     socket.connect(to).unwrap();
                     socket.send(b"?").unwrap();
@@ -407,6 +406,22 @@ fn equal_queries_do_not_meet() {
                 });
                 assert_eq!(answer.as_deref(), Ok(wanted), "{backend}, {family:?}: {who:?}");
             }
+        }
+    }
+}
+
+/// A process that another test is just starting holds our closed sockets open until it has begun.
+fn bind_when_free(address: SocketAddr) -> std::net::UdpSocket {
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    loop {
+        match std::net::UdpSocket::bind(address) {
+            Ok(socket) => return socket,
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("{address}: {error}"),
         }
     }
 }
