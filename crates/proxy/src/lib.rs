@@ -11,18 +11,30 @@
 //! - [`listener`]: bind, accept, back off
 //! - [`destination`]: where a captured connection was going, and whether that is a loop
 //! - [`connection`]: one captured connection, from accepting it to closing it
+//! - [`route`]: where it goes, and as what
+//! - [`detect`]: what the client speaks
 //! - [`upstream`]: connect onwards
 //! - [`tcp`]: carry bytes both ways
+//! - `http1`: carry HTTP/1 requests
+//! - [`pool`]: idle upstream connections
 //! - [`telemetry`]: counters and their text
+//! - [`access_log`]: a line for each request and connection
 //! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
 //! - `system`: the system calls that no crate wraps safely
 
+pub mod access_log;
 pub mod commands;
 pub mod connection;
 pub mod destination;
+pub mod detect;
+mod http1;
 pub mod identity;
 pub mod life;
 pub mod listener;
+pub mod pool;
+mod reply;
+mod request_id;
+pub mod route;
 pub mod settings;
 pub mod sidecar;
 pub mod status;

@@ -113,25 +113,19 @@ mod tests {
 
     use super::*;
     use crate::identity::Identity;
-    use crate::telemetry::Flag;
 
     const CLASSIC: Drain =
         Drain { termination: Duration::from_secs(5), exit_on_zero: false, minimum: Duration::from_secs(3) };
 
-    fn one_active() -> Telemetry {
-        let telemetry = Telemetry::new(1, Identity::unknown());
-        telemetry.shard(0).inbound.opened.add(1);
-        telemetry
-    }
-
     /// How long termination takes when the one connection ends after `ends`.
     async fn takes(life: &Life, drain: Drain, ends: Duration) -> Duration {
-        let telemetry = one_active();
-        let started = Instant::now();
+        let telemetry = Telemetry::new(1, Identity::unknown());
         let shard = telemetry.shard(0);
+        let active = shard.inbound.accept();
+        let started = Instant::now();
         let end = async {
             tokio::time::sleep(ends).await;
-            shard.inbound.close(Flag::None);
+            drop(active);
         };
         let terminated = async {
             life.terminate(drain, &telemetry).await;

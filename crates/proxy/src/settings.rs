@@ -1,12 +1,14 @@
 //! What the sidecar is told: the environment that Istio's templates pass, read once, all errors at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use outrigger_contract as contract;
 
+use crate::access_log::{Format, Policy};
 use crate::identity::{Identity, parse_labels};
+use crate::route::{Routes, parse_pod_ports};
 use crate::status::probes::{Probes, Target};
 use crate::status::scrape::Application;
 
@@ -29,6 +31,10 @@ pub struct Settings {
     pub probes: Probes,
     /// Where the application exposes metrics, `ISTIO_PROMETHEUS_ANNOTATIONS`.
     pub application: Application,
+    /// What is known of ports: `ISTIO_META_POD_PORTS` and `OUTRIGGER_OPAQUE_PORTS`.
+    pub routes: Routes,
+    /// What is logged of requests and connections: `OUTRIGGER_ACCESS_LOG`, `OUTRIGGER_ACCESS_LOG_FORMAT`.
+    pub access_log: (Policy, Format),
 }
 
 /// TCP ports of the sidecar's listeners.
@@ -87,11 +93,20 @@ pub struct Limits {
     pub connect: Duration,
     /// A connection that carries no byte either way for this long is closed, 1 h.
     pub idle: Duration,
+    /// Time that a client has for sending a request's head, from its first byte, 60 s.
+    pub head: Duration,
+    /// Longest head of a request or response in bytes, 60 KiB.
+    pub head_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { connect: Duration::from_secs(10), idle: Duration::from_secs(3600) }
+        Limits {
+            connect: Duration::from_secs(10),
+            idle: Duration::from_secs(3600),
+            head: Duration::from_secs(60),
+            head_bytes: 60 * 1024,
+        }
     }
 }
 
@@ -144,9 +159,22 @@ impl Settings {
         let identity = Identity::read(env, &labels(env));
         let probes = reader.probes();
         let application = reader.application(&ports);
+        let routes = reader.routes();
+        let access_log = reader.access_log();
         if reader.errors.is_empty() {
             let limits = Limits::default();
-            Ok(Settings { bind, ports, workers, drain, limits, identity, probes, application })
+            Ok(Settings {
+                bind,
+                ports,
+                workers,
+                drain,
+                limits,
+                identity,
+                probes,
+                application,
+                routes,
+                access_log,
+            })
         } else {
             Err(reader.errors)
         }
@@ -286,6 +314,39 @@ impl Reader<'_> {
             self.errors.push(format!("{name}: {error}"));
             Application::default()
         })
+    }
+
+    fn access_log(&mut self) -> (Policy, Format) {
+        let policy =
+            self.parse("OUTRIGGER_ACCESS_LOG", Policy::Off, "off, errors or all", |value| match value {
+                "off" => Some(Policy::Off),
+                "errors" => Some(Policy::Errors),
+                "all" => Some(Policy::All),
+                _ => None,
+            });
+        let format = self.parse("OUTRIGGER_ACCESS_LOG_FORMAT", Format::Text, "text or json", |value| {
+            match value.to_ascii_lowercase().as_str() {
+                "text" => Some(Format::Text),
+                "json" => Some(Format::Json),
+                _ => None,
+            }
+        });
+        (policy, format)
+    }
+
+    fn routes(&mut self) -> Routes {
+        let name = "ISTIO_META_POD_PORTS";
+        let pod = self.text(name).map(|text| parse_pod_ports(&text)).unwrap_or_else(|| Ok(BTreeMap::new()));
+        let pod = pod.unwrap_or_else(|error| {
+            self.errors.push(format!("{name}: expected a JSON array of container ports: {error}"));
+            BTreeMap::new()
+        });
+        // SMTP, DNS, MySQL, MongoDB: what Istio takes for TCP by its number.
+        let well_known = BTreeSet::from([25, 53, 3306, 27017]);
+        let opaque = self.parse("OUTRIGGER_OPAQUE_PORTS", well_known, "ports separated by commas", |value| {
+            value.split(',').map(|port| port.trim().parse().ok()).collect()
+        });
+        Routes::new(pod, opaque)
     }
 
     fn proxy_config(&mut self) -> ProxyConfig {

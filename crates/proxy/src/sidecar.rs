@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access_log::{self, Policy};
 use crate::life::{Life, Phase};
 use crate::listener;
 use crate::settings::{Ports, Settings};
@@ -44,9 +45,21 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let inbound = listener::bind(&settings.bind, ports.inbound, settings.workers)?;
     ports.outbound = first_port(&outbound)?;
     ports.inbound = first_port(&inbound)?;
+    let routes = Arc::new(settings.routes);
+    let (policy, format) = settings.access_log;
+    let log = match policy {
+        Policy::Off => None,
+        _ => Some(access_log::start().map_err(|error| format!("cannot start the access log: {error}"))?),
+    };
     for (index, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
-        let worker =
-            Worker { ports, limits: settings.limits, shard: telemetry.shard(index), life: Arc::clone(&life) };
+        let worker = Worker {
+            ports,
+            limits: settings.limits,
+            shard: telemetry.shard(index),
+            life: Arc::clone(&life),
+            routes: Arc::clone(&routes),
+            access_log: (policy, format, log.clone()),
+        };
         worker::start(index, worker, Listeners { outbound, inbound })?;
     }
     life.advance(Phase::Ready);

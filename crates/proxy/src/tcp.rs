@@ -23,6 +23,17 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
+/// How carrying ended, and how much there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// How the connection ended.
+    pub flag: Flag,
+    /// Bytes read from the client.
+    pub received: u64,
+    /// Bytes written to the client.
+    pub sent: u64,
+}
+
 /// Carries bytes between `client` and `upstream` until both have finished, one breaks, or nothing moves for `idle`.
 /// `prefix` was read from the client before and goes to the upstream first.
 ///
@@ -34,8 +45,9 @@ pub async fn carry(
     prefix: Vec<u8>,
     side: &Side,
     idle: Duration,
-) -> Flag {
-    side.received.add(prefix.len() as u64);
+) -> Carried {
+    let before = prefix.len() as u64;
+    side.received.add(before);
     let mut out =
         Pump { kept: prefix, counter: Counts::Read(&side.received), ..Pump::new(&client, &upstream) };
     let mut back = Pump { counter: Counts::Written(&side.sent), ..Pump::new(&upstream, &client) };
@@ -47,8 +59,9 @@ pub async fn carry(
         if let Some(flag) = ending(&out, &back, polled) {
             return Poll::Ready(flag);
         }
-        if out.moved + back.moved != moved {
-            moved = out.moved + back.moved;
+        let now = out.read + out.written + back.read + back.written;
+        if now != moved {
+            moved = now;
             last = Instant::now();
         }
         // The timer is only moved when it fires, so that it costs nothing for each message.
@@ -65,7 +78,9 @@ pub async fn carry(
         reset(&client);
         reset(&upstream);
     }
-    flag
+    let received = before + out.read;
+    let sent = back.written;
+    Carried { flag, received, sent }
 }
 
 /// Makes closing `stream` a reset, so that its peer learns that bytes may be missing.
@@ -109,13 +124,23 @@ struct Pump<'a> {
     kept: Vec<u8>,
     start: usize,
     counter: Counts<'a>,
-    moved: u64,
+    read: u64,
+    written: u64,
     end: Option<End>,
 }
 
 impl<'a> Pump<'a> {
     fn new(from: &'a TcpStream, to: &'a TcpStream) -> Pump<'a> {
-        Pump { from, to, kept: Vec::new(), start: 0, counter: Counts::Nothing, moved: 0, end: None }
+        Pump {
+            from,
+            to,
+            kept: Vec::new(),
+            start: 0,
+            counter: Counts::Nothing,
+            read: 0,
+            written: 0,
+            end: None,
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -158,7 +183,7 @@ impl<'a> Pump<'a> {
             Err(error) if again(&error) => return Ok(true),
             Err(_) => return Err(End::ReadFailed),
         };
-        self.moved += count as u64;
+        self.read += count as u64;
         if let Counts::Read(counter) = self.counter {
             counter.add(count as u64);
         }
@@ -167,7 +192,7 @@ impl<'a> Pump<'a> {
             Err(error) if again(&error) => 0,
             Err(_) => return Err(End::WriteFailed),
         };
-        self.written(written);
+        self.wrote(written);
         if written < count {
             self.kept = buffer[written..count].to_vec();
             self.start = 0;
@@ -180,8 +205,7 @@ impl<'a> Pump<'a> {
         match self.to.try_write(&self.kept[self.start..]) {
             Ok(written) => {
                 self.start += written;
-                self.moved += written as u64;
-                self.written(written);
+                self.wrote(written);
                 if self.start == self.kept.len() {
                     self.kept = Vec::new();
                     self.start = 0;
@@ -193,7 +217,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    fn written(&self, count: usize) {
+    fn wrote(&mut self, count: usize) {
+        self.written += count as u64;
         if let Counts::Written(counter) = self.counter {
             counter.add(count as u64);
         }
@@ -230,8 +255,9 @@ mod tests {
         let prefix = prefix.to_vec();
         let carried = tokio::spawn(async move {
             let side = Side::default();
-            let flag = carry(downstream, upstream, prefix, &side, idle).await;
-            (flag, side.received.get(), side.sent.get())
+            let carried = carry(downstream, upstream, prefix, &side, idle).await;
+            assert_eq!((carried.received, carried.sent), (side.received.get(), side.sent.get()));
+            (carried.flag, carried.received, carried.sent)
         });
         Line { client, server, carried }
     }

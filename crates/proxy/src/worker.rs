@@ -4,14 +4,17 @@
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, SyncSender};
 
 use tokio::runtime::{Builder, LocalOptions};
 
+use crate::access_log::{AccessLog, Format, Policy};
 use crate::connection;
 use crate::destination::Direction;
 use crate::life::{Life, Phase};
 use crate::listener;
+use crate::pool::Pool;
+use crate::route::Routes;
 use crate::settings::{Limits, Ports};
 use crate::telemetry::Shard;
 
@@ -26,6 +29,37 @@ pub struct Worker {
     pub shard: Arc<Shard>,
     /// Where the sidecar stands.
     pub life: Arc<Life>,
+    /// Where connections go.
+    pub routes: Arc<Routes>,
+    /// What is logged of requests and connections, how, and where to.
+    pub access_log: (Policy, Format, Option<SyncSender<Vec<u8>>>),
+}
+
+/// What a worker's connections share: what the worker was given, and its idle upstream connections.
+#[derive(Debug)]
+pub struct Shared {
+    /// What the worker was given.
+    pub worker: Worker,
+    /// Idle upstream connections.
+    pub pool: Rc<Pool>,
+    /// A line for each request and connection.
+    pub access_log: Rc<AccessLog>,
+}
+
+impl Shared {
+    /// What the connections of `worker` share.
+    pub fn new(worker: Worker) -> Shared {
+        let (policy, format, sender) = worker.access_log.clone();
+        Shared { pool: Rc::default(), access_log: Rc::new(AccessLog::new(policy, format, sender)), worker }
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Worker;
+
+    fn deref(&self) -> &Worker {
+        &self.worker
+    }
 }
 
 /// The capture listeners of one worker.
@@ -55,7 +89,7 @@ pub fn start(index: usize, worker: Worker, listeners: Listeners) -> Result<(), S
         };
         runtime.block_on(async move {
             let life = Arc::clone(&worker.life);
-            let result = listen(Rc::new(worker), listeners);
+            let result = listen(Rc::new(Shared::new(worker)), listeners);
             // The receiver waits for exactly this.
             let _ = started.send(result);
             life.reached(Phase::Gone).await;
@@ -71,7 +105,7 @@ pub fn start(index: usize, worker: Worker, listeners: Listeners) -> Result<(), S
     }
 }
 
-fn listen(worker: Rc<Worker>, listeners: Listeners) -> std::io::Result<()> {
+fn listen(worker: Rc<Shared>, listeners: Listeners) -> std::io::Result<()> {
     let outbound = listeners.outbound.into_iter().map(|listener| (Direction::Outbound, listener));
     let inbound = listeners.inbound.into_iter().map(|listener| (Direction::Inbound, listener));
     for (direction, listener) in outbound.chain(inbound) {
@@ -81,7 +115,7 @@ fn listen(worker: Rc<Worker>, listeners: Listeners) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn accept(worker: Rc<Worker>, direction: Direction, listener: tokio::net::TcpListener) {
+async fn accept(worker: Rc<Shared>, direction: Direction, listener: tokio::net::TcpListener) {
     let life = Arc::clone(&worker.life);
     let closing = async {
         match direction {

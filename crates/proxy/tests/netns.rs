@@ -162,6 +162,60 @@ fn a_server_that_speaks_first_is_heard_at_once() {
     assert_eq!(&server.join().unwrap(), b"login");
 }
 
+/// Serves one connection: answers every request with its own head as the body.
+fn mirror(listener: TcpListener) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = patient(stream.unwrap());
+            thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while let Ok(1) = stream.read(&mut byte) {
+                    head.push(byte[0]);
+                    if head.ends_with(b"\r\n\r\n") {
+                        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", head.len()).unwrap();
+                        stream.write_all(&head).unwrap();
+                        head.clear();
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn http_is_seen_in_both_directions() {
+    let pod = Pod::new();
+    let sidecar = pod.sidecar(&[]);
+    for (address, from) in
+        [(PEER_V4, &pod.inside), (PEER_V6, &pod.inside), (POD_V4, &pod.peer), (POD_V6, &pod.peer)]
+    {
+        let server = if from.name == pod.inside.name { &pod.peer } else { &pod.inside };
+        mirror(server.listen(address, 8080));
+        let (code, body) = ask(from.connect((address, 8080).into()).unwrap(), "GET", "/shop?x=1");
+        assert_eq!(code, 200);
+        assert!(
+            body.starts_with("GET /shop?x=1 HTTP/1.1\r\n") && body.contains("\r\nx-request-id: "),
+            "{body}"
+        );
+    }
+    let text = pod.metrics(&sidecar);
+    for reporter in ["reporter=\"source\"", "reporter=\"destination\""] {
+        let labels =
+            [reporter, "response_code=\"200\"", "request_protocol=\"http\"", "destination_service=\"test\""];
+        assert_eq!(metric(&text, "istio_requests_total", &labels), 2.0, "{text}");
+    }
+}
+
+#[test]
+fn an_http_destination_that_refuses_is_503_with_the_cause() {
+    let pod = Pod::new();
+    let _sidecar = pod.sidecar(&[]);
+    let (code, body) = ask(pod.inside.connect((PEER_V4, 81).into()).unwrap(), "GET", "/");
+    assert_eq!(code, 503);
+    assert!(body.contains("remote connection failure") && body.contains("refused"), "{body}");
+}
+
 #[test]
 fn sigterm_lets_what_is_in_flight_finish() {
     let pod = Pod::new();

@@ -1,6 +1,8 @@
 //! Counters and their text. Each worker has a [`Shard`] of its own, so that counting shares nothing; whoever asks
 //! for the text adds the shards up.
 
+pub mod http;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,7 +28,7 @@ impl Counter {
 }
 
 /// How a connection ended, by the names that Envoy's users know as response flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flag {
     /// `-`: both sides finished.
     None,
@@ -38,11 +40,22 @@ pub enum Flag {
     DownstreamReset,
     /// `SI`: nothing was said for too long.
     Idle,
+    /// `DPE`: the downstream does not keep to its protocol.
+    DownstreamProtocol,
+    /// `UPE`: the upstream does not keep to its protocol.
+    UpstreamProtocol,
 }
 
 impl Flag {
-    const ALL: [Flag; 5] =
-        [Flag::None, Flag::UpstreamFailed, Flag::UpstreamReset, Flag::DownstreamReset, Flag::Idle];
+    const ALL: [Flag; 7] = [
+        Flag::None,
+        Flag::UpstreamFailed,
+        Flag::UpstreamReset,
+        Flag::DownstreamReset,
+        Flag::Idle,
+        Flag::DownstreamProtocol,
+        Flag::UpstreamProtocol,
+    ];
 
     /// The short name that stands in metrics and access logs.
     pub fn name(self) -> &'static str {
@@ -52,6 +65,8 @@ impl Flag {
             Flag::UpstreamReset => "UC",
             Flag::DownstreamReset => "DC",
             Flag::Idle => "SI",
+            Flag::DownstreamProtocol => "DPE",
+            Flag::UpstreamProtocol => "UPE",
         }
     }
 }
@@ -59,7 +74,11 @@ impl Flag {
 /// What one worker counted in one direction.
 #[derive(Debug, Default)]
 pub struct Side {
-    /// TCP connections that were accepted and are carried.
+    /// Captured connections, whatever they carry.
+    accepted: Counter,
+    /// Captured connections that have ended.
+    ended: Counter,
+    /// TCP connections that are carried as bytes.
     pub opened: Counter,
     /// TCP connections that ended, by [`Flag`].
     closed: [Counter; Flag::ALL.len()],
@@ -71,10 +90,30 @@ pub struct Side {
     refused: [Counter; 3],
     /// Errors of accept(2), most often for want of file descriptors.
     pub accept_errors: Counter,
+    /// Upstream connections that were used for another request.
+    pub reused: Counter,
+    /// Requests that were sent again, because nobody had read them.
+    pub retried: Counter,
+}
+
+/// A captured connection, as long as it is active.
+#[derive(Debug)]
+pub struct Active<'a>(&'a Side);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.ended.add(1);
+    }
 }
 
 impl Side {
-    /// Counts the end of a connection.
+    /// Counts a captured connection as active until the answer is dropped.
+    pub fn accept(&self) -> Active<'_> {
+        self.accepted.add(1);
+        Active(self)
+    }
+
+    /// Counts the end of a TCP connection.
     pub fn close(&self, flag: Flag) {
         self.closed[flag as usize].add(1);
     }
@@ -84,11 +123,11 @@ impl Side {
         self.refused[reason as usize].add(1);
     }
 
-    /// Connections that were opened and have not ended.
+    /// Captured connections that have not ended.
     pub fn active(&self) -> u64 {
         // Ends first: a connection that begins in between must not make the difference negative.
-        let closed: u64 = self.closed.iter().map(Counter::get).sum();
-        self.opened.get().saturating_sub(closed)
+        let ended = self.ended.get();
+        self.accepted.get().saturating_sub(ended)
     }
 }
 
@@ -100,6 +139,8 @@ pub struct Shard {
     pub inbound: Side,
     /// Connections from the application.
     pub outbound: Side,
+    /// HTTP requests of both directions.
+    pub requests: http::Requests,
 }
 
 impl Shard {
@@ -146,7 +187,8 @@ impl Telemetry {
 
     /// All metrics in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
-        let mut text = Text(String::with_capacity(8 * 1024));
+        let mut text = Text(String::with_capacity(16 * 1024));
+        self.http(&mut text);
         self.tcp(&mut text);
         text.family("outrigger_connections_active", "gauge", "Connections that are being carried now.");
         for direction in DIRECTIONS {
@@ -161,11 +203,31 @@ impl Telemetry {
                 text.line(name, &labels, self.sum(direction, |side| side.refused[reason as usize].get()));
             }
         }
-        let name = "outrigger_accept_errors_total";
-        text.family(name, "counter", "Errors of accept, most often for want of file descriptors.");
-        for direction in DIRECTIONS {
-            let labels = format!("reporter=\"{}\"", direction.reporter());
-            text.line(name, &labels, self.sum(direction, |side| side.accept_errors.get()));
+        type Value = fn(&Side) -> u64;
+        let counters: [(&str, &str, Value); 4] = [
+            ("outrigger_connections_total", "Captured connections.", |side| side.accepted.get()),
+            (
+                "outrigger_accept_errors_total",
+                "Errors of accept, most often for want of file descriptors.",
+                |side| side.accept_errors.get(),
+            ),
+            (
+                "outrigger_upstream_reused_total",
+                "Requests on an upstream connection that was used before.",
+                |side| side.reused.get(),
+            ),
+            (
+                "outrigger_requests_retried_total",
+                "Requests sent again because nobody had read them.",
+                |side| side.retried.get(),
+            ),
+        ];
+        for (name, help, value) in counters {
+            text.family(name, "counter", help);
+            for direction in DIRECTIONS {
+                let labels = format!("reporter=\"{}\"", direction.reporter());
+                text.line(name, &labels, self.sum(direction, value));
+            }
         }
         text.family("istio_build", "gauge", "Version of the proxy.");
         let labels = format!("component=\"proxy\",tag=\"outrigger-{}\"", env!("CARGO_PKG_VERSION"));
@@ -325,6 +387,9 @@ mod tests {
         telemetry.shard(0).inbound.opened.add(3);
         telemetry.shard(1).inbound.opened.add(2);
         telemetry.shard(1).inbound.close(Flag::UpstreamFailed);
+        let shard = telemetry.shard(0);
+        let kept: Vec<Active> = (0..4).map(|_| shard.inbound.accept()).collect();
+        drop(shard.inbound.accept());
         telemetry.shard(0).outbound.received.add(11);
         assert_eq!(telemetry.active(), 4);
         let text = telemetry.render();
@@ -340,7 +405,7 @@ mod tests {
         assert_eq!(line("istio_tcp_connections_opened_total{", "reporter=\"destination\""), "5");
         assert_eq!(line("istio_tcp_connections_closed_total{", "response_flags=\"UF\""), "1");
         assert_eq!(line("istio_tcp_received_bytes_total{", "reporter=\"source\""), "11");
-        assert_eq!(line("outrigger_connections_active{", "reporter=\"destination\""), "4");
+        assert_eq!(line("outrigger_connections_active{", "reporter=\"destination\""), kept.len().to_string());
         assert!(line("process_resident_memory_bytes ", "").parse::<u64>().unwrap() > 100_000);
         assert!(line("process_open_fds ", "").parse::<u64>().unwrap() >= 3);
     }

@@ -1,0 +1,319 @@
+//! Access logs: one line for each request or TCP connection, in Envoy's default format or as JSON, on standard output.
+//!
+//! Workers fill buffers, and a thread of its own writes them: a reader that stops reading the log stops no traffic.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::destination::Direction;
+use crate::telemetry::Flag;
+
+/// A buffer that is this full goes to the writer.
+const FULL: usize = 16 * 1024;
+/// A buffer goes to the writer after this time, however empty.
+const OLD: Duration = Duration::from_secs(1);
+/// Buffers that wait for the writer; more are dropped, and counted.
+const WAITING: usize = 256;
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Nothing.
+    #[default]
+    Off,
+    /// What ended with a status of 400 or more, or with a flag.
+    Errors,
+    /// Everything.
+    All,
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Envoy's default format, with Istio's fields.
+    #[default]
+    Text,
+    /// The same fields as one JSON object.
+    Json,
+}
+
+/// One request or connection. What is missing is empty.
+pub(crate) struct Entry<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) protocol: &'a str,
+    pub(crate) code: u16,
+    pub(crate) flag: Flag,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) duration: Duration,
+    pub(crate) forwarded_for: &'a [u8],
+    pub(crate) user_agent: &'a [u8],
+    pub(crate) request_id: &'a [u8],
+    pub(crate) authority: &'a str,
+    pub(crate) upstream: SocketAddr,
+    pub(crate) peer: SocketAddr,
+}
+
+/// Starts the writer and returns what workers send their buffers to.
+///
+/// # Errors
+///
+/// The thread cannot be made.
+pub fn start() -> std::io::Result<SyncSender<Vec<u8>>> {
+    let (sender, buffers): (_, Receiver<Vec<u8>>) = sync_channel(WAITING);
+    std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+        let mut output = std::io::stdout();
+        for buffer in buffers {
+            // Nobody can be told that nobody reads the log.
+            let _ = output.write_all(&buffer).and_then(|()| output.flush());
+        }
+    })?;
+    Ok(sender)
+}
+
+/// One worker's log.
+#[derive(Debug)]
+pub struct AccessLog {
+    policy: Policy,
+    format: Format,
+    buffer: RefCell<Vec<u8>>,
+    sender: Option<SyncSender<Vec<u8>>>,
+}
+
+impl AccessLog {
+    /// A log that writes to `sender`; without one, nothing is logged.
+    pub fn new(policy: Policy, format: Format, sender: Option<SyncSender<Vec<u8>>>) -> AccessLog {
+        AccessLog { policy, format, buffer: RefCell::default(), sender }
+    }
+
+    /// Logs `entry`, if it is to be logged. Must run on a local runtime.
+    pub(crate) fn write(self: &Rc<Self>, entry: &Entry<'_>) {
+        let failed = entry.code >= 400 || entry.flag != Flag::None;
+        let wanted = match self.policy {
+            Policy::Off => false,
+            Policy::Errors => failed,
+            Policy::All => true,
+        };
+        if !wanted || self.sender.is_none() {
+            return;
+        }
+        let mut buffer = self.buffer.borrow_mut();
+        let first = buffer.is_empty();
+        entry.format(self.format, SystemTime::now(), &mut buffer);
+        let full = buffer.len() >= FULL;
+        drop(buffer);
+        if full {
+            self.flush();
+        } else if first {
+            let log = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(OLD).await;
+                log.flush();
+            });
+        }
+    }
+
+    fn flush(&self) {
+        let buffer = self.buffer.take();
+        if let Some(sender) = self.sender.as_ref().filter(|_| !buffer.is_empty())
+            && sender.try_send(buffer).is_err()
+        {
+            tracing::warn!("nobody reads the access log; lines were dropped");
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Entry<'_> {
+    fn format(&self, format: Format, now: SystemTime, out: &mut Vec<u8>) {
+        let ended = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start = timestamp(ended.saturating_sub(self.duration));
+        let cluster = match self.direction {
+            Direction::Inbound => "InboundPassthroughCluster",
+            Direction::Outbound => "PassthroughCluster",
+        };
+        let upstream =
+            if self.flag == Flag::UpstreamFailed { String::new() } else { self.upstream.to_string() };
+        let details = if self.flag == Flag::None && self.code != 0 { "via_upstream" } else { "" };
+        let route = match (self.method, self.direction) {
+            ("", _) => "",
+            (_, Direction::Inbound) => "default",
+            (_, Direction::Outbound) => "allow_any",
+        };
+        // Writing to memory does not fail.
+        let _ = match format {
+            Format::Text => writeln!(
+                out,
+                "[{start}] \"{} {} {}\" {} {} {} - \"-\" {} {} {} - \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} - {}",
+                dash(self.method),
+                quoted(self.path.as_bytes()),
+                dash(self.protocol),
+                self.code,
+                self.flag.name(),
+                dash(details),
+                self.received,
+                self.sent,
+                self.duration.as_millis(),
+                quoted(self.forwarded_for),
+                quoted(self.user_agent),
+                quoted(self.request_id),
+                quoted(self.authority.as_bytes()),
+                dash(&upstream),
+                self.upstream,
+                self.peer,
+                dash(route),
+            ),
+            Format::Json => writeln!(
+                out,
+                "{}",
+                serde_json::json!({
+                    "start_time": start,
+                    "method": value(self.method.as_bytes()),
+                    "path": value(self.path.as_bytes()),
+                    "protocol": value(self.protocol.as_bytes()),
+                    "response_code": self.code,
+                    "response_flags": self.flag.name(),
+                    "response_code_details": value(details.as_bytes()),
+                    "bytes_received": self.received,
+                    "bytes_sent": self.sent,
+                    "duration": self.duration.as_millis() as u64,
+                    "x_forwarded_for": value(self.forwarded_for),
+                    "user_agent": value(self.user_agent),
+                    "request_id": value(self.request_id),
+                    "authority": value(self.authority.as_bytes()),
+                    "upstream_host": value(upstream.as_bytes()),
+                    "upstream_cluster": cluster,
+                    "downstream_local_address": self.upstream.to_string(),
+                    "downstream_remote_address": self.peer.to_string(),
+                    "route_name": value(route.as_bytes()),
+                })
+            ),
+        };
+    }
+}
+
+fn dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+/// What clients send stands between quotes; it must not end them.
+fn quoted(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "-".to_owned();
+    }
+    String::from_utf8_lossy(bytes).replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+fn value(bytes: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes))
+}
+
+/// `2026-11-21T09:15:10.123Z`.
+fn timestamp(since_epoch: Duration) -> String {
+    let (days, second) = (since_epoch.as_secs() / 86_400, since_epoch.as_secs() % 86_400);
+    // Days are counted from 1 March of year 0, so that leap days come last (proleptic Gregorian calendar).
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let millis = since_epoch.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry<'static> {
+        Entry {
+            direction: Direction::Inbound,
+            method: "GET",
+            path: "/a",
+            protocol: "HTTP/1.1",
+            code: 200,
+            flag: Flag::None,
+            received: 10,
+            sent: 20,
+            duration: Duration::from_millis(1500),
+            forwarded_for: b"",
+            user_agent: b"a \"b\"",
+            request_id: b"id",
+            authority: "shop",
+            upstream: ([10, 0, 0, 1], 8080).into(),
+            peer: ([10, 0, 0, 2], 4000).into(),
+        }
+    }
+
+    fn line(entry: &Entry<'_>, format: Format) -> String {
+        let mut out = Vec::new();
+        entry.format(format, UNIX_EPOCH + Duration::from_millis(1_772_323_201_250), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_is_envoys_format() {
+        // A quarter of a second into March, less one and a half.
+        let expected = "[2026-02-28T23:59:59.750Z] \"GET /a HTTP/1.1\" 200 - via_upstream - \"-\" 10 20 1500 - \"-\" \
+                        \"a \\\"b\\\"\" \"id\" \"shop\" \"10.0.0.1:8080\" InboundPassthroughCluster - 10.0.0.1:8080 \
+                        10.0.0.2:4000 - default\n";
+        assert_eq!(line(&entry(), Format::Text), expected);
+    }
+
+    #[test]
+    fn tcp_lines_have_no_request() {
+        let tcp = Entry {
+            method: "",
+            path: "",
+            protocol: "",
+            code: 0,
+            flag: Flag::UpstreamFailed,
+            user_agent: b"",
+            request_id: b"",
+            authority: "",
+            ..entry()
+        };
+        let text = line(&tcp, Format::Text);
+        assert!(
+            text.contains("] \"- - -\" 0 UF - - \"-\" 10 20 1500 - \"-\" \"-\" \"-\" \"-\" \"-\" Inbound"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn json_has_the_same_fields() {
+        let value: serde_json::Value = serde_json::from_str(&line(&entry(), Format::Json)).unwrap();
+        assert_eq!(value["user_agent"], "a \"b\"");
+        assert_eq!(value["response_code"], 200);
+        assert_eq!(value["x_forwarded_for"], serde_json::Value::Null);
+        assert_eq!(value["downstream_remote_address"], "10.0.0.2:4000");
+    }
+
+    #[test]
+    fn dates_are_gregorian() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_709_164_799, "2024-02-28T23:59:59.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp(Duration::from_secs(seconds)), text);
+        }
+    }
+}

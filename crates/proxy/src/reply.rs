@@ -1,0 +1,44 @@
+//! What the sidecar says in the upstream's place. The words are Envoy's, which people and tools search for, followed by
+//! the cause.
+
+use std::io;
+
+/// A whole HTTP/1 response with status `code` and the line `text`, after which the connection ends.
+pub(crate) fn http1(code: u16, text: &str) -> Vec<u8> {
+    let reason =
+        http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default();
+    let length = text.len();
+    format!(
+        "HTTP/1.1 {code} {reason}\r\ncontent-length: {length}\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n{text}"
+    )
+    .into_bytes()
+}
+
+/// The upstream connection could not be opened.
+pub(crate) fn unreachable(error: &io::Error) -> String {
+    let reason = match error.kind() {
+        io::ErrorKind::TimedOut => "connection timeout",
+        _ => "remote connection failure",
+    };
+    format!(
+        "upstream connect error or disconnect/reset before headers. reset reason: {reason}, \
+         transport failure reason: {error}"
+    )
+}
+
+/// The upstream went away before it answered.
+pub(crate) fn disconnected(error: &io::Error) -> String {
+    let reason = match error.kind() {
+        io::ErrorKind::ConnectionReset => "remote reset",
+        _ => "connection termination",
+    };
+    format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
+}
+
+/// The upstream does not keep to its protocol.
+pub(crate) fn protocol_error(reason: &str) -> String {
+    format!(
+        "upstream connect error or disconnect/reset before headers. reset reason: protocol error, \
+         transport failure reason: {reason}"
+    )
+}
