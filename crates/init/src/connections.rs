@@ -143,3 +143,30 @@ fn tuple(message: &mut Messages, kind: u16, from: (IpAddr, u16), to: (IpAddr, u1
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_sockets() {
+        assert!(!counts_sockets(
+            "sockets: used 3\nTCP: inuse 0 orphan 0 tw 0 alloc 8 mem 0\nUDP: inuse 2 mem 0\n"
+        ));
+        assert!(counts_sockets("sockets: used 3\nTCP: inuse 12 orphan 0\n"));
+        assert!(counts_sockets("TCP6: inuse 1\nUDP6: inuse 0\n"));
+        assert!(!counts_sockets("TCP6: inuse 0\n"));
+    }
+
+    #[test]
+    fn a_socket_for_both_families_in_use_for_ipv4() {
+        let mut body = vec![10, 1, 0, 0, 0x1f, 0x90, 0x9c, 0x40];
+        for last in [2, 1] {
+            body.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 9, 0, last]);
+        }
+        let ends = read(&body).unwrap();
+        assert_eq!(ends.local, (IpAddr::from([10, 9, 0, 2]), 8080));
+        assert_eq!(ends.remote, (IpAddr::from([10, 9, 0, 1]), 40_000));
+        assert_eq!(read(&body[..30]), None);
+    }
+}

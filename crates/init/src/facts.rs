@@ -84,3 +84,27 @@ pub(crate) fn host_network(surroundings: &Surroundings, routes: &mut Routes) -> 
     let here = routes.addresses()?.contains(&host);
     Ok(here.then(|| format!("the node's address {host} (HOST_IP) is an address of this namespace")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_of_a_resolv_conf() {
+        let content = "# nameserver 9.9.9.9\nnameserver 10.96.0.10\nnameserver fe80::1%eth0\nnameserver\n\
+                       options ndots:5\n  nameserver fd00::a # comment\nnameservers 1.2.3.4\nnameserver dns.local\n";
+        let found: Vec<String> = nameservers(content).iter().map(IpAddr::to_string).collect();
+        assert_eq!(found, ["10.96.0.10", "fe80::1", "fd00::a"]);
+    }
+
+    #[test]
+    fn addresses_that_say_something_of_a_family() {
+        for address in ["127.0.0.1", "169.254.1.1", "fe80::1", "::1", "::6"] {
+            assert!(!is_global(&address.parse().unwrap()), "{address}");
+        }
+        for address in ["10.0.0.1", "fd00::1", "2001:db8::1"] {
+            assert!(is_global(&address.parse().unwrap()), "{address}");
+        }
+        assert_eq!(unmapped("::ffff:10.0.0.1".parse().unwrap()), IpAddr::from([10, 0, 0, 1]));
+    }
+}

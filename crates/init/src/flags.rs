@@ -131,3 +131,54 @@ fn take<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [Flag; 4] = [
+        Flag::value("port", Some('p'), ""),
+        Flag::switch("dry", Some('n'), ""),
+        Flag::ignored("old", Some('f'), Takes::IgnoredSwitch),
+        Flag::ignored("level", None, Takes::IgnoredValue),
+    ];
+
+    fn given(arguments: &[&str]) -> Outcome<Given> {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        parse(&arguments, &KNOWN)
+    }
+
+    #[test]
+    fn every_way_to_give_a_value() {
+        for arguments in [&["--port", "1"][..], &["--port=1"], &["-p", "1"], &["-p1"], &["-p=1"], &["-np1"]] {
+            assert_eq!(given(arguments).unwrap().get("port"), Some("1"), "{arguments:?}");
+        }
+        assert_eq!(given(&["-p", "1", "-p", "2"]).unwrap().get("port"), Some("2"), "a later one wins");
+        assert_eq!(given(&["-p", ""]).unwrap().get("port"), Some(""));
+        assert_eq!(given(&["-p", "-n"]).unwrap().get("port"), Some("-n"), "a value is whatever comes next");
+    }
+
+    #[test]
+    fn switches_words_and_what_is_ignored() {
+        assert_eq!(given(&["-n"]).unwrap().get("dry"), Some("true"));
+        assert_eq!(given(&["--dry=false"]).unwrap().get("dry"), Some("false"));
+        let all = given(&["--level", "info", "-f", "word", "--", "-n"]).unwrap();
+        assert_eq!(all.ignored, ["level", "old"]);
+        assert_eq!(all.words, ["word", "-n"]);
+        assert_eq!(all.get("dry"), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (arguments, named) in [
+            (&["--what"][..], "--what"),
+            (&["-y"], "-y"),
+            (&["--port"], "--port"),
+            (&["-nyp"], "-y"),
+            (&["--dry=so"], "so"),
+        ] {
+            let error = given(arguments).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

@@ -574,3 +574,17 @@ fn action_words(action: &Action, family: Family, out: &mut Vec<String>) {
 fn hex(mark: u32) -> String {
     format!("{mark:#x}")
 }
+
+/// Whether the text for an empty namespace, read back, is what was wanted.
+#[cfg(test)]
+pub(crate) fn reads_its_own(rules: &RuleSet, family: Family) -> bool {
+    let wanted = wanted(rules, family);
+    let found = parse(&restore(&wanted, &[], false));
+    wanted.len() == found.len() && wanted.iter().zip(&found).all(|(w, f)| w.0 == f.0 && w.1 == f.1.part)
+}
+
+/// How many tables of a save hold something of ours.
+#[cfg(test)]
+pub(crate) fn count_ours(text: &str) -> usize {
+    parse(text).len()
+}

@@ -138,3 +138,10 @@ fn read(family: Family, info: &[u8], entries: &[u8]) -> Option<Endings> {
     endings.sort();
     Some(endings)
 }
+
+/// Reads bytes that no kernel has sent.
+#[cfg(test)]
+pub(crate) fn read_any(bytes: &[u8]) -> Option<Endings> {
+    let (info, entries) = bytes.split_at(bytes.len().min(INFO));
+    read(Family::V4, info, entries)
+}

@@ -136,3 +136,42 @@ fn civil(days: u64) -> (u64, u64, u64) {
     }
     (year, month, left + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn line(json: bool) -> String {
+        let fields =
+            [("what", Value::from("a \"b\"\n")), ("plain", "x".into()), ("n", 3.into()), ("on", true.into())];
+        let time = UNIX_EPOCH + Duration::from_millis(1_709_210_096_007);
+        Log { json }.render("info", "done", &fields, time)
+    }
+
+    #[test]
+    fn plain_and_json() {
+        assert_eq!(
+            line(false),
+            "2024-02-29T12:34:56.007Z info  done what=\"a \\\"b\\\"\\n\" plain=x n=3 on=true\n"
+        );
+        assert_eq!(
+            line(true),
+            "{\"time\":\"2024-02-29T12:34:56.007Z\",\"level\":\"info\",\"msg\":\"done\",\
+             \"what\":\"a \\\"b\\\"\\n\",\"plain\":\"x\",\"n\":3,\"on\":true}\n"
+        );
+    }
+
+    #[test]
+    fn days_of_the_calendar() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+        ] {
+            assert_eq!(civil(days), date);
+        }
+    }
+}

@@ -155,3 +155,52 @@ fn unquote(value: &str) -> Option<&str> {
     let value = value[..end].trim_end();
     (!value.contains(['"', '\'']) && !value.contains(char::is_whitespace)).then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(content: &str) -> Option<String> {
+        assignments("file", content).ok()?.remove("A")
+    }
+
+    #[test]
+    fn assignments_as_a_shell_has_them() {
+        for (content, value) in [
+            ("A=1", "1"),
+            ("export A=1", "1"),
+            ("  A='1 # 2'  # three", "1 # 2"),
+            ("A=\"1,2\"", "1,2"),
+            ("A=1 # two", "1"),
+            ("A=", ""),
+            ("A=1\nA=2", "2"),
+            ("# A=0\n\nA=*", "*"),
+        ] {
+            assert_eq!(one(content).as_deref(), Some(value), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_would_run_is_refused_with_its_line() {
+        for bad in
+            ["A=$(id)", "A=`id`", "A=$B", "A=1 2", "A='1", "A=1'", "id", "1A=1", "A-B=1", "=1", "A='1'2"]
+        {
+            let error = assignments("cluster.env", &format!("# first\n{bad}")).unwrap_err().to_string();
+            assert!(error.starts_with("cluster.env, line 2"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn ssh_is_never_captured_and_both_files_count() {
+        let environment = [("ISTIO_LOCAL_EXCLUDE_PORTS", "22,15090"), ("ISTIO_INBOUND_EXCLUDE_PORTS", "9")];
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(defaults(&environment), ["--istio-local-exclude-ports", "22,15090,9"]);
+    }
+
+    #[test]
+    fn our_own_flags_do_not_reach_istios() {
+        let arguments = ["--cluster-env", "a", "-u", "1", "--sidecar-env=b", "-n"].map(str::to_owned);
+        assert_eq!(without_files(arguments.iter()), ["-u", "1", "-n"]);
+    }
+}

@@ -36,6 +36,8 @@ mod rules;
 mod run;
 mod self_test;
 mod sidecar;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::ffi::OsString;

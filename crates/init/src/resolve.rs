@@ -125,3 +125,56 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hosts_files() {
+        let hosts =
+            "# 1.1.1.1 node\n127.0.0.1 localhost\n10.0.0.7\tnode-7 Node7 # old\nfd00::7 six\nbad name\n";
+        assert_eq!(from_hosts(hosts, "node7"), Some([10, 0, 0, 7].into()));
+        assert_eq!(from_hosts(hosts, "six"), "fd00::7".parse().ok());
+        assert_eq!(from_hosts(hosts, "node"), None);
+    }
+
+    #[test]
+    fn search_domains() {
+        let configuration = "nameserver 10.0.0.10\nsearch a.local b.local.\n";
+        assert_eq!(candidates(configuration, "node"), ["node.a.local", "node.b.local", "node"]);
+        assert_eq!(candidates(configuration, "node.x")[0], "node.x");
+        assert_eq!(candidates(configuration, "node."), ["node"]);
+    }
+
+    #[test]
+    fn a_question_and_its_answer() {
+        let question = query("node.local").unwrap();
+        assert_eq!(&question[12..], b"\x04node\x05local\0\0\x01\0\x01");
+        let mut message = question.clone();
+        message[2] |= 0x80;
+        message[7] = 2;
+        // An alias, then the address, both by a pointer to the name in the question.
+        message.extend_from_slice(b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x02\xc0\x0c");
+        message.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x05\0\x04\x0a\x01\x02\x03");
+        assert_eq!(answer(&message), Some([10, 1, 2, 3].into()));
+        assert_eq!(answer(&question), None, "a question is no answer");
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        assert_eq!(query("a..b"), None);
+        assert_eq!(query(&"x".repeat(64)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn answers_of_any_bytes(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if bytes.len() > 3 {
+                bytes[..3].copy_from_slice(&[0x4f, 0x52, 0x80]);
+            }
+            let _ = answer(&bytes);
+        }
+    }
+}

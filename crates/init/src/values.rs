@@ -332,3 +332,78 @@ fn go_duration(text: &str) -> Option<Duration> {
     }
     (!text.is_empty()).then_some(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(nets: &[Net]) -> Vec<String> {
+        nets.iter().map(Net::to_string).collect()
+    }
+
+    #[test]
+    fn ranges_are_cut_to_their_prefix_and_addresses_stand_alone() {
+        let nets = nets("-i", "10.1.2.3/8, 192.0.2.1,,fd00::1/8,::1").unwrap();
+        assert_eq!(shown(&nets), ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8", "::1/128"]);
+        assert_eq!(nets[0].mask(), [255, 0, 0, 0]);
+        assert_eq!(net("-i", "0.0.0.0/0").unwrap().mask(), [0; 4]);
+        assert_eq!(net("-i", "fe80::/10").unwrap().mask()[..3], [0xff, 0xc0, 0]);
+    }
+
+    #[test]
+    fn malformed_ranges_are_named() {
+        for bad in
+            ["10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/+8", "*", "ten", "1.2.3.4/8/9"]
+        {
+            let error = nets("-x", bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("-x: {bad:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn ports_and_their_ranges() {
+        let list = ports("-b", "80, 8000:8100,9000-9001,").unwrap();
+        let text: Vec<String> = list.iter().map(|ports| ports.text(':')).collect();
+        assert_eq!(text, ["80", "8000:8100", "9000:9001"]);
+        for bad in ["0", "65536", "http", "1-", "-1", "9-8", "1:2:3", "+80"] {
+            assert!(ports("-b", bad).is_err() || bad == "+80", "{bad}");
+        }
+    }
+
+    #[test]
+    fn interfaces_with_and_without_an_open_end() {
+        let list = interfaces("-c", "eth0,vm+,net*").unwrap();
+        let text: Vec<String> = list.iter().map(|interface| interface.text('+')).collect();
+        assert_eq!(text, ["eth0", "vm+", "net+"]);
+        for bad in ["a/b", "a b", "0123456789abcdef", "+", ".", "..", "a:1", "ä", "a\"b"] {
+            assert!(interfaces("-c", bad).is_err(), "{bad}");
+        }
+        assert!(interfaces("-c", "0123456789abcde").is_ok(), "15 characters fit");
+    }
+
+    #[test]
+    fn a_star_is_everything_and_nothing_is_nothing() {
+        assert_eq!(selection("-b", " * ", ports).unwrap(), Selection::All);
+        assert!(selection("-b", "", ports).unwrap().is_none());
+        assert!(!selection("-b", "1", ports).unwrap().is_none());
+        assert!(selection("-b", "*,1", ports).is_err());
+    }
+
+    #[test]
+    fn durations_as_go_has_them() {
+        for (text, milliseconds) in
+            [("5s", 5000), ("1m30s", 90_000), ("250ms", 250), ("1.5h", 5_400_000), ("0", 0)]
+        {
+            assert_eq!(duration("t", text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+        }
+        for bad in ["", "5", "s", "5 s", "-5s", "1..5s", "5d", "9999999999999999999h"] {
+            assert!(duration("t", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn booleans_as_go_has_them() {
+        assert!(boolean("b", "T").unwrap() && boolean("b", "1").unwrap() && !boolean("b", "False").unwrap());
+        assert!(boolean("b", "yes").is_err());
+    }
+}
