@@ -7,10 +7,12 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
+use tokio_rustls::rustls::pki_types::ServerName;
+
 use super::unix_now;
 
 /// Clocks of others may be slow.
-const SLACK: i64 = 5 * 60;
+const SLACK: u64 = 5 * 60;
 
 /// A CA and one leaf that it has signed, all as PEM.
 #[derive(Debug)]
@@ -23,11 +25,26 @@ pub struct Made {
     pub key: String,
 }
 
+/// Why no certificate can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name is none.
+    #[error("{0:?} is no DNS name and no IP address")]
+    Name(String),
+    /// Anything else.
+    #[error("cannot make a certificate: {0}")]
+    Made(#[from] rcgen::Error),
+}
+
 /// Makes a CA and a leaf for DNS names and addresses, on ECDSA P-256, valid from now for `days`.
 ///
 /// # Errors
-/// A name that cannot stand in a certificate.
-pub fn make(names: &[String], days: u32) -> Result<Made, rcgen::Error> {
+/// A name that is no DNS name (a leading `*.` is taken) and no address.
+pub fn make(names: &[String], days: u32) -> Result<Made, Error> {
+    for name in names {
+        ServerName::try_from(name.strip_prefix("*.").unwrap_or(name))
+            .map_err(|_| Error::Name(name.clone()))?;
+    }
     let ca_key = KeyPair::generate()?;
     let mut ca = lasting(CertificateParams::default(), days);
     ca.distinguished_name = called("Outrigger CA");
@@ -54,8 +71,9 @@ fn called(name: &str) -> DistinguishedName {
 }
 
 fn lasting(mut params: CertificateParams, days: u32) -> CertificateParams {
-    let begin = u64::try_from(unix_now() - SLACK).unwrap_or_default();
-    params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(begin);
-    params.not_after = params.not_before + Duration::from_secs(u64::from(days) * 86_400);
+    let now = u64::try_from(unix_now()).unwrap_or_default();
+    let begin = date_time_ymd(1970, 1, 1);
+    params.not_before = begin + Duration::from_secs(now.saturating_sub(SLACK));
+    params.not_after = begin + Duration::from_secs(now + u64::from(days) * 86_400);
     params
 }

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 pub use facts::{Facts, facts, unix_now, written_date};
 pub use files::{Files, Problem};
-pub use made::{Made, make};
+pub use made::{Error, Made, make};
 
 /// A chain, the leaf first, and the leaf's key.
 #[derive(Debug)]

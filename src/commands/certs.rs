@@ -46,7 +46,7 @@ impl Certs {
 
     fn make(&self) -> Result<(), String> {
         let names = self.dns.join(", ");
-        let made = certificates::make(&self.dns, self.days).map_err(|e| format!("--dns {names}: {e}"))?;
+        let made = certificates::make(&self.dns, self.days).map_err(|e| format!("--dns: {e}"))?;
         std::fs::create_dir_all(&self.out).map_err(|e| format!("--out {}: {e}", self.out.display()))?;
         let files = [
             ("ca.crt", &made.ca, 0o644, "the CA; its base64 is the webhook configuration's caBundle"),
@@ -89,10 +89,10 @@ fn inspect(file: &Path, json: bool) -> Result<(), String> {
 }
 
 fn show(facts: &Facts) -> String {
-    let left = (facts.not_after - unix_now()).div_euclid(DAY);
+    let left = facts.not_after - unix_now();
     let state = match left {
-        i64::MIN..0 => format!("expired {} days ago", -left),
-        _ => format!("{left} days left"),
+        ..=0 => format!("expired {} days ago", -left / DAY),
+        _ => format!("{} days left", (left + DAY - 1) / DAY),
     };
     let names = if facts.names.is_empty() { "(none)".to_owned() } else { facts.names.join(", ") };
     format!(

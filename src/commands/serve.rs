@@ -132,8 +132,7 @@ impl Serve {
         if !address.ip().is_loopback() && !address.ip().is_unspecified() {
             names.push(address.ip().to_string());
         }
-        let made =
-            certificates::make(&names, TRIAL_DAYS).map_err(|e| format!("cannot make a certificate: {e}"))?;
+        let made = certificates::make(&names, TRIAL_DAYS).map_err(|e| e.to_string())?;
         let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes());
         let identity = identity.map_err(|e| e.to_string())?;
         let facts = identity.facts().map_err(|e| e.to_string())?;

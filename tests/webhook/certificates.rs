@@ -1,6 +1,7 @@
 //! Certificates: refused at start, taken up while requests are made, kept when the new one is bad.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use outrigger::certificates::make;
@@ -140,4 +141,51 @@ fn swaps_of_a_mounted_secret_are_seen_each_time() {
         made = in_turn(n);
     }
     assert_eq!(server.metric("outrigger_certificate_reloads_total{result=\"failure\"}"), 0.0);
+}
+
+fn certs(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_outrigger")).arg("certs").args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn certs_makes_a_pair_that_serves_and_shows_it() {
+    let server = Server::start("");
+    let folder = &server.folder;
+    let out = folder.path("made");
+    let (code, stdout, _) = certs(&["--dns", "webhook.shop.svc", "--dns", "127.0.0.1", "--out", &out]);
+    assert_eq!((code, stdout.as_str()), (Some(0), ""));
+    let key = folder.path("made/tls.key");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    for file in ["tls.crt", "tls.key"] {
+        std::fs::copy(folder.path(&format!("made/{file}")), folder.path(file)).unwrap();
+    }
+    server.metric_becomes("outrigger_certificate_reloads_total{result=\"success\"}", 1.0);
+    let ca = std::fs::read_to_string(folder.path("made/ca.crt")).unwrap();
+    Client::connect(server.address, &trusting(&ca));
+
+    let (code, json, _) = certs(&["--inspect", &folder.path("tls.crt"), "--json"]);
+    assert_eq!(code, Some(0));
+    let shown: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(shown[0]["names"], serde_json::json!(["webhook.shop.svc", "127.0.0.1"]));
+    assert_eq!(shown[0]["issuer"], "CN=Outrigger CA");
+    assert_eq!(shown[0]["ca"], false);
+    let days = (shown[0]["notAfter"].as_i64().unwrap() - shown[0]["notBefore"].as_i64().unwrap()) / 86_400;
+    assert_eq!(days, 365);
+    let (_, text, _) = certs(&["--inspect", &folder.path("made/ca.crt")]);
+    assert!(text.contains("CN=Outrigger CA (a CA)") && text.contains("365 days left"), "{text}");
+
+    // What is there stays.
+    let (code, _, said) = certs(&["--dns", "other", "--out", &out]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("made/ca.crt: File exists"), "{said}");
+    assert_eq!(std::fs::read_to_string(folder.path("made/ca.crt")).unwrap(), ca);
+    assert_eq!(certs(&[]).0, Some(2));
+    let (code, _, said) = certs(&["--dns", "a b", "--out", &folder.path("none")]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("\"a b\" is no DNS name"), "{said}");
+    let (code, _, said) = certs(&["--inspect", &key]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("tls.key: no certificate in PEM form"), "{said}");
 }
