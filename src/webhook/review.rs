@@ -290,3 +290,71 @@ struct Status<'a> {
 struct Audit {
     reason: &'static str,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn sample() -> Vec<u8> {
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
+                "namespace": "shop", "dryRun": true, "object": {"metadata": {"name": "cart"}, "spec": null}
+            }
+        });
+        review.to_string().into_bytes()
+    }
+
+    #[test]
+    fn escapes_in_strings_are_read_and_echoed() {
+        let text = String::from_utf8(sample()).unwrap().replace("\"uid\":\"u\"", "\"uid\":\"\\u00fc\\\"\"");
+        let review = Review::parse(text.as_bytes()).unwrap();
+        assert_eq!(review.request.uid, "ü\"");
+        let answer = review.answer(&Answer { verdict: Verdict::Unchanged, reason: None }).unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(
+            answer,
+            json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+                   "response": {"uid": "ü\"", "allowed": true}})
+        );
+    }
+
+    #[test]
+    fn a_long_warning_is_cut_between_characters() {
+        for lead in 0..4 {
+            let warning = "x".repeat(lead) + &"€".repeat(100);
+            let cut = shortened(&warning);
+            assert!(cut.len() <= WARNING && cut.len() > WARNING - 4, "{}", cut.len());
+            assert!(warning.starts_with(cut.strip_suffix('…').unwrap()));
+        }
+    }
+
+    proptest! {
+        /// Whatever comes, there is an answer or an error that says something.
+        #[test]
+        fn broken_reviews_are_errors(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+                                     length in any::<prop::sample::Index>(), cut in any::<bool>()) {
+            let mut body = sample();
+            for (index, byte) in changes {
+                let at = index.index(body.len());
+                body[at] = byte;
+            }
+            if cut {
+                body.truncate(length.index(body.len()));
+            }
+            match Review::parse(&body) {
+                Ok(review) => {
+                    if let Err(error) = review.request.object() {
+                        prop_assert!(error.to_string().starts_with("request.object"));
+                    }
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+}
