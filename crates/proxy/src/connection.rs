@@ -17,7 +17,7 @@ use crate::route::{Declared, Route};
 use crate::tcp::Carried;
 use crate::telemetry::Flag;
 use crate::worker::Shared;
-use crate::{http1, tcp, upstream};
+use crate::{http1, http2, tcp, upstream};
 
 /// How long a client whose upstream cannot be reached may take to show what it speaks, and so how it can be told.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -40,7 +40,8 @@ impl Captured {
         }
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    /// Opens an upstream connection.
+    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
         upstream::connect(self.direction, self.route.address, self.shared.limits.connect).await
     }
 }
@@ -74,6 +75,7 @@ async fn carry(captured: Captured, stream: TcpStream) {
     let (protocol, upstream) = look(&captured, &stream, &mut seen).await;
     match (protocol, upstream) {
         (Some(Protocol::Http1), upstream) => http1::serve(&captured, stream, seen, upstream).await,
+        (Some(Protocol::Http2), upstream) => http2::serve(Rc::new(captured), stream, seen, upstream).await,
         (_, Some(upstream)) => bytes(&captured, stream, seen, upstream).await,
         (_, None) => {
             let upstream = captured.connect().await;

@@ -16,6 +16,7 @@
 //! - [`upstream`]: connect onwards
 //! - [`tcp`]: carry bytes both ways
 //! - `http1`: carry HTTP/1 requests
+//! - `http2`: carry HTTP/2 requests, gRPC among them
 //! - [`pool`]: idle upstream connections
 //! - [`telemetry`]: counters and their text
 //! - [`access_log`]: a line for each request and connection
@@ -28,9 +29,11 @@ pub mod connection;
 pub mod destination;
 pub mod detect;
 mod http1;
+mod http2;
 pub mod identity;
 pub mod life;
 pub mod listener;
+mod local;
 pub mod pool;
 mod reply;
 mod request_id;

@@ -19,7 +19,7 @@ use crate::destination::Direction;
 /// How long a connection is kept. Node.js closes after 5 s, most others much later.
 pub const IDLE: Duration = Duration::from_secs(4);
 /// Most idle connections to one destination.
-const MOST: usize = 256;
+const MOST: usize = 4096;
 
 type Key = (Direction, SocketAddr);
 

@@ -42,3 +42,39 @@ pub(crate) fn protocol_error(reason: &str) -> String {
          transport failure reason: {reason}"
     )
 }
+
+/// gRPC's status for an HTTP status, as Envoy maps them.
+pub(crate) fn grpc_status(code: u16) -> u16 {
+    match code {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        408 => 4,
+        429 | 502 | 503 | 504 => 14,
+        501 => 12,
+        _ => 2,
+    }
+}
+
+/// `text` as gRPC's message: percent-encoded where it is not printable ASCII (gRPC over HTTP/2, `Percent-Encoded`).
+pub(crate) fn grpc_message(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' | ..b' ' | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            _ => out.push(byte as char),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_are_percent_encoded() {
+        assert_eq!(grpc_message("100% of\n\u{e4}"), "100%25 of%0A%C3%A4");
+    }
+}

@@ -15,7 +15,7 @@ use super::{ROOM, expired, head};
 use crate::connection::Captured;
 use crate::destination::Direction;
 use crate::telemetry::Flag;
-use crate::{reply, system, upstream};
+use crate::{reply, system};
 
 /// Room that is made for reading a body.
 const BODY_ROOM: usize = 32 * 1024;
@@ -112,7 +112,7 @@ impl Exchange<'_, '_> {
             let connected = match (pooled, first.take()) {
                 (Some(stream), _) => Ok(stream),
                 (None, Some(result)) => result,
-                (None, None) => upstream::connect(direction, address, captured.shared.limits.connect).await,
+                (None, None) => captured.connect().await,
             };
             let mut upstream = match connected {
                 Ok(upstream) => upstream,

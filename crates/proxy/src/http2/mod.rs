@@ -1,0 +1,228 @@
+//! Carry HTTP/2 requests, gRPC among them: to each client connection belongs one upstream connection, so that streams
+//! queue nowhere but where they would without us, and who resets or leaves is told apart.
+
+mod prefixed;
+mod record;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+use crate::connection::Captured;
+use crate::destination::Direction;
+use crate::life::Phase;
+use crate::local::LocalExecutor;
+use crate::telemetry::Flag;
+use crate::{reply, request_id};
+use prefixed::Prefixed;
+use record::{Counted, Record, Recorded};
+
+/// Bytes that a sender may be ahead of its reader, for a stream and for a connection: enough for a gigabit at 8 ms and
+/// 32 ms, and a bound on what a slow reader costs.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams that a client may have open at a time.
+const STREAMS: u32 = 1024;
+/// A peer that does not answer a ping in this time has gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(180);
+
+type RequestBody = Counted<Incoming>;
+type ResponseBody = Recorded<Either<Incoming, Full<Bytes>>>;
+
+/// Serves the HTTP/2 connection `client`, of which `seen` has been read. Its upstream connection, or the reason why
+/// there is none, may be there already.
+pub(crate) async fn serve(
+    captured: Rc<Captured>,
+    client: TcpStream,
+    seen: Vec<u8>,
+    first: Option<io::Result<TcpStream>>,
+) {
+    let upstream = Rc::new(Upstream {
+        captured: Rc::clone(&captured),
+        sender: RefCell::default(),
+        first: Mutex::new(first),
+    });
+    let service = service_fn(|request| {
+        let upstream = Rc::clone(&upstream);
+        async move { Ok::<_, Infallible>(carry(&upstream, request).await) }
+    });
+    let mut connection = pin!(
+        hyper::server::conn::http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(captured.shared.limits.head_bytes as u32)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(Prefixed::new(seen, client)), service)
+    );
+    let draining = async {
+        match captured.direction {
+            Direction::Inbound => captured.shared.life.reached(Phase::Draining).await,
+            Direction::Outbound => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = draining => {
+            // GOAWAY: new streams go elsewhere, those that are open end in their own time.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %captured.peer, %error, "an HTTP/2 connection broke");
+    }
+}
+
+/// The upstream connection of one client connection.
+struct Upstream {
+    captured: Rc<Captured>,
+    sender: RefCell<Option<SendRequest<RequestBody>>>,
+    /// Held while connecting, so that one connection is opened for all streams that wait.
+    first: Mutex<Option<io::Result<TcpStream>>>,
+}
+
+impl Upstream {
+    fn open(&self) -> Option<SendRequest<RequestBody>> {
+        self.sender.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    }
+
+    async fn sender(&self) -> io::Result<SendRequest<RequestBody>> {
+        if let Some(sender) = self.open() {
+            return Ok(sender);
+        }
+        let mut first = self.first.lock().await;
+        if let Some(sender) = self.open() {
+            return Ok(sender);
+        }
+        let stream = match first.take() {
+            Some(result) => result?,
+            None => self.captured.connect().await?,
+        };
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(self.captured.shared.limits.head_bytes as u32)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        tokio::task::spawn_local(connection);
+        *self.sender.borrow_mut() = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+/// Carries one request.
+async fn carry(upstream: &Upstream, request: Request<Incoming>) -> Response<ResponseBody> {
+    let captured = &upstream.captured;
+    let mut request = request;
+    forwarded(request.headers_mut());
+    let record = Rc::new(Record::new(Rc::clone(captured), &request));
+    if request.method() == Method::CONNECT {
+        return answer(record, 501, Flag::DownstreamProtocol, "CONNECT in HTTP/2 is not carried");
+    }
+    if let Err(reason) = address(&mut request) {
+        return answer(record, 400, Flag::DownstreamProtocol, reason);
+    }
+    let mut request = request.map(|body| Counted::new(body, Rc::clone(&record)));
+    let mut again = true;
+    loop {
+        let mut sender = match upstream.sender().await {
+            Ok(sender) => sender,
+            Err(error) => return answer(record, 503, Flag::UpstreamFailed, &reply::unreachable(&error)),
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                record.answered(head.status, &head.headers);
+                return Response::from_parts(head, Recorded::new(Either::Left(body), record));
+            }
+            Err(mut error) => match error.take_message() {
+                // The upstream left before it was sent; nobody can have done it.
+                Some(unsent) if again => {
+                    captured.shared.shard.side(captured.direction).retried.add(1);
+                    again = false;
+                    request = unsent;
+                }
+                _ => {
+                    let error = io::Error::other(error.into_error());
+                    return answer(record, 503, Flag::UpstreamReset, &reply::disconnected(&error));
+                }
+            },
+        }
+    }
+}
+
+/// The fields that a request gets if it has none.
+fn forwarded(headers: &mut HeaderMap) {
+    if !headers.contains_key("x-request-id")
+        && let Ok(id) = HeaderValue::try_from(request_id::new())
+    {
+        headers.insert("x-request-id", id);
+    }
+    headers.entry("x-forwarded-proto").or_insert(HeaderValue::from_static("http"));
+}
+
+/// A request without `:authority` has it in its host field; one with both must not disagree (RFC 9113, section 8.3.1).
+fn address(request: &mut Request<Incoming>) -> Result<(), &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, more) = (hosts.next().cloned(), hosts.next().is_some());
+    let bad = "host is not host:port, is given twice, or differs from :authority";
+    match (request.uri().authority(), host) {
+        _ if more => Err(bad),
+        (Some(_), None) => Ok(()),
+        (Some(authority), Some(host)) if host.as_bytes() == authority.as_str().as_bytes() => Ok(()),
+        (None, Some(host)) => {
+            let mut parts = request.uri().clone().into_parts();
+            parts.authority = Some(host.as_bytes().try_into().map_err(|_| bad)?);
+            parts.scheme = parts.scheme.or(Some(http::uri::Scheme::HTTP));
+            *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad)?;
+            Ok(())
+        }
+        _ => Err(bad),
+    }
+}
+
+/// Answers in the upstream's place, in the words of the request: gRPC has its status in fields of its own.
+fn answer(record: Rc<Record>, code: u16, flag: Flag, text: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut body = Bytes::copy_from_slice(text.as_bytes());
+    let headers = response.headers_mut();
+    if record.is_grpc() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(reply::grpc_status(code)));
+        if let Ok(message) = HeaderValue::try_from(reply::grpc_message(text)) {
+            headers.insert("grpc-message", message);
+        }
+        body = Bytes::new();
+        *response.status_mut() = StatusCode::OK;
+    } else {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    record.failed(flag);
+    record.answered(response.status(), response.headers());
+    response.map(|()| Recorded::new(Either::Right(Full::new(body)), record))
+}
+
+#[cfg(test)]
+mod tests;

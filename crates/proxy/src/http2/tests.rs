@@ -1,0 +1,250 @@
+use std::time::Duration;
+
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::connection::harness::{Harness, run};
+use crate::route::Declared;
+use crate::telemetry::http::Key;
+
+type Sender<B> = SendRequest<B>;
+
+async fn client<B>(harness: &Harness) -> Sender<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stream = harness.client(Declared::Nothing).await;
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+    tokio::task::spawn_local(connection);
+    sender
+}
+
+/// Serves connections one after the other with `answer`.
+fn serve_with<F, A, B>(harness: &Rc<Harness>, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A + Clone + 'static,
+    A: Future<Output = Result<Response<B>, Infallible>> + 'static,
+    B: hyper::body::Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let harness = Rc::clone(harness);
+    tokio::task::spawn_local(async move {
+        loop {
+            let stream = harness.accept().await;
+            let server = hyper::server::conn::http2::Builder::new(LocalExecutor);
+            let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer.clone()));
+            tokio::task::spawn_local(connection);
+        }
+    });
+}
+
+fn count(harness: &Harness, code: u16, flag: Flag, grpc: Option<Option<u16>>) -> u64 {
+    let key = Key { direction: Direction::Inbound, code, flag, grpc, host: "shop".into() };
+    harness.shared.shard.requests.series(key).count()
+}
+
+fn grpc(body: Bytes) -> Request<Full<Bytes>> {
+    let request =
+        Request::post("http://shop/s/m").header("content-type", "application/grpc").header("te", "trailers");
+    request.body(Full::new(body)).unwrap()
+}
+
+async fn counted(harness: &Harness, code: u16, flag: Flag, grpc: Option<Option<u16>>) {
+    while count(harness, code, flag, grpc) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn requests_pass_with_bodies_and_trailers() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        serve_with(&harness, |request: Request<Incoming>| async move {
+            assert_eq!(request.uri().authority().unwrap(), "shop");
+            assert_eq!(request.headers()["te"], "trailers");
+            assert!(request.headers().contains_key("x-request-id"));
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("5"));
+            let frames = [Frame::data(body), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+            Ok(Response::new(StreamBody::new(tokio_stream(frames))))
+        });
+        let mut client = client(&harness).await;
+        let payload = Bytes::from(vec![7; 3_000_000]);
+        let response = client.send_request(grpc(payload.clone())).await.unwrap();
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "5");
+        assert!(body.to_bytes() == payload);
+        counted(&harness, 200, Flag::None, Some(Some(5))).await;
+    });
+}
+
+/// The frames one after the other.
+fn tokio_stream<T: Unpin, const N: usize>(items: [T; N]) -> impl futures_core::Stream<Item = T> + Unpin {
+    struct Items<T>(std::vec::IntoIter<T>);
+    impl<T: Unpin> futures_core::Stream for Items<T> {
+        type Item = T;
+
+        fn poll_next(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<T>> {
+            std::task::Poll::Ready(self.0.next())
+        }
+    }
+    Items(Vec::from(items).into_iter())
+}
+
+#[test]
+fn many_streams_share_one_upstream_connection() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        serve_with(&harness, |request: Request<Incoming>| async move {
+            Ok(Response::new(Full::new(Bytes::from(request.uri().path().to_owned()))))
+        });
+        let client: Sender<Full<Bytes>> = client(&harness).await;
+        let tasks: Vec<_> = (0..200)
+            .map(|number| {
+                let mut client = client.clone();
+                tokio::task::spawn_local(async move {
+                    let request =
+                        Request::get(format!("http://shop/{number}")).body(Full::default()).unwrap();
+                    let response = client.send_request(request).await.unwrap();
+                    let body = response.into_body().collect().await.unwrap().to_bytes();
+                    assert_eq!(body, format!("/{number}"));
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        counted(&harness, 200, Flag::None, None).await;
+        assert_eq!(count(&harness, 200, Flag::None, None), 200);
+    });
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_told_in_the_words_of_the_request() {
+    run(async {
+        let mut harness = Harness::new().await;
+        let mut client = client(&harness).await;
+        // The connection that was opened ahead is refused, and so is every later one.
+        harness.server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let response = client.send_request(grpc(Bytes::new())).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "14");
+        let message = response.headers()["grpc-message"].to_str().unwrap().to_owned();
+        assert!(message.starts_with("upstream connect error"), "{message}");
+        let request = Request::get("http://shop/").body(Full::default()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 503);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.starts_with(b"upstream connect error"), "{body:?}");
+    });
+}
+
+#[test]
+fn a_client_that_cancels_cancels_at_the_application() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        let (told, cancelled) = tokio::sync::mpsc::unbounded_channel::<&str>();
+        serve_with(&harness, move |_| {
+            let told = told.clone();
+            async move {
+                struct Tell(tokio::sync::mpsc::UnboundedSender<&'static str>);
+                impl Drop for Tell {
+                    fn drop(&mut self) {
+                        let _ = self.0.send("cancelled");
+                    }
+                }
+                let _tell = Tell(told.clone());
+                told.send("asked").unwrap();
+                std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>().await
+            }
+        });
+        let mut cancelled = cancelled;
+        let mut client = client(&harness).await;
+        let asking = tokio::task::spawn_local(async move { client.send_request(grpc(Bytes::new())).await });
+        assert_eq!(cancelled.recv().await, Some("asked"));
+        asking.abort();
+        assert_eq!(cancelled.recv().await, Some("cancelled"));
+        counted(&harness, 0, Flag::DownstreamReset, Some(None)).await;
+    });
+}
+
+#[test]
+fn draining_says_goaway_and_open_streams_end_in_their_time() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        let (go, gone) = tokio::sync::watch::channel(false);
+        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        serve_with(&harness, move |_| {
+            let mut gone = gone.clone();
+            told.send(()).unwrap();
+            async move {
+                gone.wait_for(|gone| *gone).await.unwrap();
+                Ok(Response::new(Full::new(Bytes::from("late"))))
+            }
+        });
+        let stream = harness.client(Declared::Nothing).await;
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+        let ended = tokio::task::spawn_local(connection);
+        let answer = tokio::task::spawn_local(sender.send_request(grpc(Bytes::new())));
+        asked.recv().await.unwrap();
+        harness.shared.life.advance(Phase::Draining);
+        go.send(true).unwrap();
+        let answer = answer.await.unwrap().unwrap().into_body().collect().await.unwrap();
+        assert_eq!(answer.to_bytes(), "late");
+        // The client still holds its sender; that the connection ends is the sidecar's doing.
+        ended.await.unwrap().unwrap();
+        drop(sender);
+    });
+}
+
+#[test]
+fn an_application_that_closed_meanwhile_costs_no_request() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        let stream = harness.client(Declared::Nothing).await;
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+        tokio::task::spawn_local(connection);
+        for _ in 0..3 {
+            let answer = sender.send_request(grpc(Bytes::new()));
+            let stream = harness.accept().await;
+            let server = hyper::server::conn::http2::Builder::new(LocalExecutor);
+            let mut served = pin!(server.serve_connection(
+                TokioIo::new(stream),
+                service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok")))) }),
+            ));
+            let answer = tokio::select! {
+                answer = answer => answer,
+                ended = &mut served => panic!("{ended:?}"),
+            };
+            assert_eq!(answer.unwrap().status(), 200);
+            // The application leaves without a word; the next request opens another connection.
+        }
+    });
+}
+
+#[test]
+fn what_is_not_http2_after_its_preface_is_closed() {
+    run(async {
+        let harness = Harness::new().await;
+        let mut client = harness.client(Declared::Nothing).await;
+        crate::connection::harness::say(
+            &mut client,
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n nonsense that is no frame",
+        )
+        .await;
+        let mut answer = Vec::new();
+        // GOAWAY, and the end; or a reset, as bytes were left unread.
+        let _ = client.read_to_end(&mut answer).await;
+        assert!(answer.len() < 200);
+    });
+}
