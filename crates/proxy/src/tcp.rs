@@ -7,11 +7,14 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use crate::telemetry::{Counter, Flag, Side};
@@ -48,9 +51,12 @@ pub async fn carry(
 ) -> Carried {
     let before = prefix.len() as u64;
     side.received.add(before);
-    let mut out =
-        Pump { kept: prefix, counter: Counts::Read(&side.received), ..Pump::new(&client, &upstream) };
-    let mut back = Pump { counter: Counts::Written(&side.sent), ..Pump::new(&upstream, &client) };
+    let (mut client, mut upstream) = (client, upstream);
+    let (from_client, to_client) = client.split();
+    let (from_upstream, to_upstream) = upstream.split();
+    let mut out = Pump::new(from_client, to_upstream, Counts::Read(&side.received));
+    out.kept = prefix;
+    let mut back = Pump::new(from_upstream, to_client, Counts::Written(&side.sent));
     let mut last = Instant::now();
     let mut timer = std::pin::pin!(tokio::time::sleep_until(last + idle));
     let mut moved = 0;
@@ -74,12 +80,11 @@ pub async fn carry(
         Poll::Pending
     })
     .await;
+    let (received, sent) = (before + out.read, back.written);
     if flag != Flag::None {
         reset(&client);
         reset(&upstream);
     }
-    let received = before + out.read;
-    let sent = back.written;
     Carried { flag, received, sent }
 }
 
@@ -110,16 +115,16 @@ enum End {
     WriteFailed,
 }
 
+/// What a direction counts while it runs.
 enum Counts<'a> {
-    Nothing,
     Read(&'a Counter),
     Written(&'a Counter),
 }
 
 /// One direction.
 struct Pump<'a> {
-    from: &'a TcpStream,
-    to: &'a TcpStream,
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
     /// What the receiver has not taken yet, from `start` on.
     kept: Vec<u8>,
     start: usize,
@@ -130,17 +135,8 @@ struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    fn new(from: &'a TcpStream, to: &'a TcpStream) -> Pump<'a> {
-        Pump {
-            from,
-            to,
-            kept: Vec::new(),
-            start: 0,
-            counter: Counts::Nothing,
-            read: 0,
-            written: 0,
-            end: None,
-        }
+    fn new(from: ReadHalf<'a>, to: WriteHalf<'a>, counter: Counts<'a>) -> Pump<'a> {
+        Pump { from, to, kept: Vec::new(), start: 0, counter, read: 0, written: 0, end: None }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -160,14 +156,11 @@ impl<'a> Pump<'a> {
                 }
                 continue;
             }
-            if ready!(self.from.poll_read_ready(context)).is_err() {
-                return Poll::Ready(End::ReadFailed);
-            }
-            match BUFFER.with_borrow_mut(|buffer| self.once(buffer)) {
+            match ready!(BUFFER.with_borrow_mut(|buffer| self.once(buffer, context))) {
                 Ok(true) => {}
                 Ok(false) => {
                     // It fails only when the receiver has gone; then there is nobody to tell.
-                    let _ = SockRef::from(self.to).shutdown(Shutdown::Write);
+                    let _ = SockRef::from(self.to.as_ref()).shutdown(Shutdown::Write);
                     return Poll::Ready(End::Finished);
                 }
                 Err(end) => return Poll::Ready(end),
@@ -176,45 +169,41 @@ impl<'a> Pump<'a> {
     }
 
     /// Reads once and writes what was read; keeps what the receiver does not take. False at the end of the stream.
-    fn once(&mut self, buffer: &mut [u8]) -> Result<bool, End> {
-        let count = match self.from.try_read(buffer) {
-            Ok(0) => return Ok(false),
-            Ok(count) => count,
-            Err(error) if again(&error) => return Ok(true),
-            Err(_) => return Err(End::ReadFailed),
-        };
-        self.read += count as u64;
-        if let Counts::Read(counter) = self.counter {
-            counter.add(count as u64);
+    fn once(&mut self, buffer: &mut [u8], context: &mut Context<'_>) -> Poll<Result<bool, End>> {
+        let mut read = ReadBuf::new(buffer);
+        if ready!(Pin::new(&mut self.from).poll_read(context, &mut read)).is_err() {
+            return Poll::Ready(Err(End::ReadFailed));
         }
-        let written = match self.to.try_write(&buffer[..count]) {
-            Ok(written) => written,
-            Err(error) if again(&error) => 0,
-            Err(_) => return Err(End::WriteFailed),
+        let bytes = read.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        self.read += bytes.len() as u64;
+        if let Counts::Read(counter) = self.counter {
+            counter.add(bytes.len() as u64);
+        }
+        let written = match Pin::new(&mut self.to).poll_write(context, bytes) {
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(End::WriteFailed)),
+            Poll::Pending => 0,
         };
         self.wrote(written);
-        if written < count {
-            self.kept = buffer[written..count].to_vec();
+        if written < bytes.len() {
+            self.kept = bytes[written..].to_vec();
             self.start = 0;
         }
-        Ok(true)
+        Poll::Ready(Ok(true))
     }
 
     fn flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.to.poll_write_ready(context))?;
-        match self.to.try_write(&self.kept[self.start..]) {
-            Ok(written) => {
-                self.start += written;
-                self.wrote(written);
-                if self.start == self.kept.len() {
-                    self.kept = Vec::new();
-                    self.start = 0;
-                }
-                Poll::Ready(Ok(()))
-            }
-            Err(error) if again(&error) => Poll::Ready(Ok(())),
-            Err(error) => Poll::Ready(Err(error)),
+        let written = ready!(Pin::new(&mut self.to).poll_write(context, &self.kept[self.start..]))?;
+        self.start += written;
+        self.wrote(written);
+        if self.start == self.kept.len() {
+            self.kept = Vec::new();
+            self.start = 0;
         }
+        Poll::Ready(Ok(()))
     }
 
     fn wrote(&mut self, count: usize) {
@@ -223,10 +212,6 @@ impl<'a> Pump<'a> {
             counter.add(count as u64);
         }
     }
-}
-
-fn again(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
