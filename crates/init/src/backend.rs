@@ -13,6 +13,8 @@ use crate::options::{Backend, Options};
 use crate::rules::RuleSet;
 use crate::values::{Families, Family};
 
+const NONE: Families = Families { v4: false, v6: false };
+
 /// How rules are applied.
 pub(crate) struct Manner<'a> {
     /// Write them even if they are there.
@@ -73,17 +75,21 @@ fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<C
         }
         Backend::IptablesNft => {
             let mut nftables = Nftables::open()?;
-            let empty = nftables.without_iptables()?;
-            let change = Iptables::new(Flavour::Nft).apply(rules, empty, manner)?;
-            nftables.clean(false)?;
+            let before = nftables.holdings()?;
+            let change = Iptables::new(Flavour::Nft).apply(rules, before.iptables, manner)?;
+            if before.own {
+                nftables.clean(false)?;
+            }
             clean_legacy()?;
             Ok(change)
         }
         Backend::IptablesLegacy => {
-            let change = Iptables::new(Flavour::Legacy).apply(rules, without_legacy(), manner)?;
             // A kernel with legacy iptables alone has nothing to be asked about nftables.
-            if let Ok(mut nftables) = Nftables::open()
-                && nftables.without_iptables().is_ok()
+            let mut nftables = Nftables::open().ok();
+            let before = nftables.as_mut().and_then(|nftables| nftables.holdings().ok());
+            let change = Iptables::new(Flavour::Legacy).apply(rules, with_legacy(), manner)?;
+            if let (Some(mut nftables), Some(before)) = (nftables, before)
+                && (before.own || before.iptables != NONE)
             {
                 nftables.clean(true)?;
             }
@@ -94,47 +100,39 @@ fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<C
 
 /// Takes away whatever any back end holds of ours.
 pub(crate) fn clean() -> Outcome<Change> {
-    let mut nftables = Nftables::open()?;
-    let asked = nftables.without_iptables();
+    let nftables = Nftables::open().and_then(|mut nftables| nftables.clean(true));
     let legacy = clean_legacy()?;
-    match asked {
-        Ok(_) => match nftables.clean(true)? {
-            Change::None => Ok(legacy),
-            change => Ok(change),
-        },
-        Err(failure) if legacy == Change::None => Err(failure),
-        Err(_) => Ok(legacy),
+    match nftables {
+        // A kernel without nftables holds nothing of ours there.
+        Ok(Change::None) | Err(Failure::Unsupported(_)) => Ok(legacy),
+        changed => changed,
     }
 }
 
 fn clean_legacy() -> Outcome<Change> {
-    let empty = without_legacy();
-    if empty == Families::BOTH {
-        return Ok(Change::None);
-    }
+    let there = with_legacy();
     let legacy = Iptables::new(Flavour::Legacy);
-    let there = Families { v4: !empty.v4, v6: !empty.v6 };
-    if !legacy.installed(there) {
-        // Without the tools it cannot be seen whose the tables are; see `legacy_in_use`.
+    // Without the tools it cannot be seen whose the tables are; see `legacy_in_use`.
+    if there == NONE || !legacy.installed(there) {
         return Ok(Change::None);
     }
-    legacy.apply(&RuleSet::empty(), empty, &Manner::PLAIN)
+    legacy.apply(&RuleSet::empty(), there, &Manner::PLAIN)
 }
 
-/// The families that have no legacy tables in this namespace.
-fn without_legacy() -> Families {
-    let none = |family| legacy_tables(family).trim().is_empty();
-    Families { v4: none(Family::V4), v6: none(Family::V6) }
+/// The families that have legacy tables in this namespace.
+fn with_legacy() -> Families {
+    let any = |family| !legacy_tables(family).trim().is_empty();
+    Families { v4: any(Family::V4), v6: any(Family::V6) }
 }
 
 /// Why legacy iptables is the one to use: its NAT table holds rules here, and two engines for NAT in one
 /// namespace get into each other's way.
 fn legacy_in_use(families: Families) -> Option<String> {
-    let empty = without_legacy();
+    let there = with_legacy();
     let legacy = Iptables::new(Flavour::Legacy);
     families
         .each()
-        .filter(|family| !empty.has(*family) && legacy.installed(Families::only(*family)))
+        .filter(|family| there.has(*family) && legacy.installed(Families::only(*family)))
         .find(|family| legacy.has_nat_rules(*family))
         .map(|family| format!("its {family} nat table is in use in this namespace"))
 }

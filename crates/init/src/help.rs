@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::flags::{Flag, Takes};
 use crate::options::SHARED_FLAGS;
 use crate::run::FrontEnd;
-use crate::{istio, linkerd, machine};
+use crate::{istio, linkerd, machine, prepare_proxy};
 
 const HEAD: &str = "\
 outrigger-init: turns a pod's traffic to the sidecar
@@ -13,9 +13,10 @@ outrigger-init: turns a pod's traffic to the sidecar
   outrigger-init [istio-iptables] FLAGS     as istio-iptables
   outrigger-init proxy-init FLAGS           as linkerd2-proxy-init
   outrigger-init linkerd-init FLAGS         outbound to a proxy on the node, or behind a service
+  outrigger-init prepare-proxy FLAGS        as the first init containers of Istio, 0.1 to 0.7
   outrigger-init vm [clean] FLAGS           on a virtual machine, by cluster.env and sidecar.env
 
-Every flag but -p may be given as a variable instead: --redirect-dns is REDIRECT_DNS.
+istio-iptables' flags, but for -p, may be variables instead: --redirect-dns is REDIRECT_DNS.
 Exit status: 0 done, 1 failed, 126 the self-test failed, 255 the options make no sense.
 ";
 
@@ -32,6 +33,7 @@ pub(crate) fn wanted(front_end: FrontEnd, arguments: &[String]) -> Option<String
         FrontEnd::Istio => &[("What to capture", &istio::FLAGS)],
         FrontEnd::Daemonset => &[("Where the proxy is", &linkerd::DAEMONSET_FLAGS)],
         FrontEnd::ProxyInit => &[("What to capture", &linkerd::PROXY_INIT_FLAGS)],
+        FrontEnd::PrepareProxy => &[("What to capture", &prepare_proxy::FLAGS)],
         FrontEnd::Machine => {
             &[("Files", &machine::FLAGS), ("What to capture, over the files", &istio::FLAGS)]
         }

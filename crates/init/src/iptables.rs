@@ -64,12 +64,12 @@ impl Iptables {
     }
 
     /// Makes this namespace hold exactly these rules of ours, family by family, and checks that it does.
-    /// `empty` are families that are known to hold none of ours.
-    pub(crate) fn apply(&self, rules: &RuleSet, empty: Families, manner: &Manner<'_>) -> Outcome<Change> {
+    /// `there` are the families that may hold some of ours already.
+    pub(crate) fn apply(&self, rules: &RuleSet, there: Families, manner: &Manner<'_>) -> Outcome<Change> {
         let mut change = Change::None;
         for family in Family::ALL {
             let wanted = wanted(rules, family);
-            let nothing = empty.has(family) || self.endings(family)?.is_some_and(|there| there.is_empty());
+            let nothing = !there.has(family) || self.endings(family)?.is_some_and(|there| there.is_empty());
             let known = if nothing { Vec::new() } else { self.read(family)? };
             let text = restore(&wanted, &known, manner.force);
             if text.is_empty() {

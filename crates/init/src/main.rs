@@ -28,6 +28,7 @@ mod machine;
 mod netlink;
 mod nftables;
 mod options;
+mod prepare_proxy;
 mod print;
 mod proxy_init;
 mod resolve;

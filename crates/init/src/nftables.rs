@@ -84,6 +84,13 @@ struct Observed {
     leftovers: Vec<Leftover>,
 }
 
+/// Whether there are tables of ours, and in which families iptables-nft holds chains of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) own: bool,
+    pub(crate) iptables: Families,
+}
+
 /// What applying came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -118,11 +125,14 @@ impl Nftables {
         self.settle(&[], &Manner::PLAIN, of_iptables)
     }
 
-    /// The families in which iptables-nft holds nothing of ours.
-    pub(crate) fn without_iptables(&mut self) -> Outcome<Families> {
-        let leftovers = self.observe()?.leftovers;
-        let holds = |family| leftovers.iter().any(|leftover| leftover.family == family);
-        Ok(Families { v4: !holds(IPV4), v6: !holds(IPV6) })
+    /// What there is of ours in this namespace, by whom.
+    pub(crate) fn holdings(&mut self) -> Outcome<Holdings> {
+        let observed = self.observe()?;
+        let holds = |family| observed.leftovers.iter().any(|leftover| leftover.family == family);
+        Ok(Holdings {
+            own: !observed.tables.is_empty(),
+            iptables: Families { v4: holds(IPV4), v6: holds(IPV6) },
+        })
     }
 
     /// How the rules end that iptables-nft holds of ours, by table.

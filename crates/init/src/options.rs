@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::daemonset::Daemonset;
 use crate::error::{Outcome, usage};
 use crate::flags::{Flag, Given};
+use crate::prepare_proxy::PrepareProxy;
 use crate::proxy_init::ProxyInit;
 use crate::rules::Steering;
 use crate::sidecar::Sidecar;
@@ -78,6 +79,7 @@ pub(crate) enum Capture {
         detect_dns: bool,
     },
     ProxyInit(ProxyInit),
+    PrepareProxy(PrepareProxy),
     Daemonset(Daemonset),
 }
 

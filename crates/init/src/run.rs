@@ -22,7 +22,7 @@ use crate::routes::Routes;
 use crate::rules::RuleSet;
 use crate::self_test;
 use crate::sidecar::Dns;
-use crate::{istio, linkerd, machine};
+use crate::{istio, linkerd, machine, prepare_proxy};
 
 /// How long a run waits for another one in the same namespace.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
         FrontEnd::Istio => istio::options(arguments, surroundings),
         FrontEnd::Daemonset => linkerd::daemonset(arguments, surroundings),
         FrontEnd::ProxyInit => linkerd::proxy_init(arguments, surroundings),
+        FrontEnd::PrepareProxy => prepare_proxy::options(arguments, surroundings),
         FrontEnd::Machine => machine::options(arguments, surroundings),
     }?;
     let log = Log { json: options.log_json };
@@ -82,6 +83,7 @@ pub(crate) enum FrontEnd {
     Istio,
     Daemonset,
     ProxyInit,
+    PrepareProxy,
     Machine,
 }
 
@@ -93,6 +95,7 @@ impl FrontEnd {
             Some("istio-iptables") => (FrontEnd::Istio, rest),
             Some("linkerd-init") => (FrontEnd::Daemonset, rest),
             Some("proxy-init") => (FrontEnd::ProxyInit, rest),
+            Some("prepare-proxy") => (FrontEnd::PrepareProxy, rest),
             Some("vm") => (FrontEnd::Machine, rest),
             _ if linkerd::is_daemonset(arguments) => (FrontEnd::Daemonset, arguments),
             _ if linkerd::is_proxy_init(arguments) => (FrontEnd::ProxyInit, arguments),
@@ -168,7 +171,14 @@ fn complete(
     routes: &mut Routes,
     log: Log,
 ) -> Outcome<Capture> {
-    let Capture::Sidecar { mut plan, detect_dns } = capture else { return Ok(capture) };
+    let (mut plan, detect_dns) = match capture {
+        Capture::Sidecar { plan, detect_dns } => (plan, detect_dns),
+        Capture::PrepareProxy(mut plan) => {
+            plan.families = facts::families(options.families, routes)?;
+            return Ok(Capture::PrepareProxy(plan));
+        }
+        Capture::ProxyInit(_) | Capture::Daemonset(_) => return Ok(capture),
+    };
     plan.families = facts::families(options.families, routes)?;
     if detect_dns {
         let servers = facts::dns_servers(surroundings)?;
@@ -186,6 +196,7 @@ fn rules(capture: &Capture) -> RuleSet {
     match capture {
         Capture::Sidecar { plan, .. } => plan.rules(),
         Capture::ProxyInit(plan) => plan.rules(),
+        Capture::PrepareProxy(plan) => plan.rules(),
         Capture::Daemonset(plan) => plan.rules(),
     }
 }
@@ -235,6 +246,7 @@ fn report(log: Log, capture: &Capture, rules: &RuleSet, backend: Backend, change
                 fields.push(("dns", "all".into()));
             }
         }
+        Capture::PrepareProxy(plan) => fields.push(("port", usize::from(plan.port).into())),
         Capture::ProxyInit(plan) => fields.push(("inbound_port", usize::from(plan.inbound_port).into())),
         Capture::Daemonset(plan) => fields.push(("proxy", plan.proxy.to_string().into())),
     }

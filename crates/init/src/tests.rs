@@ -38,6 +38,7 @@ fn rules(options: &Options) -> RuleSet {
     match &options.capture {
         Capture::Sidecar { plan, .. } => plan.rules(),
         Capture::ProxyInit(plan) => plan.rules(),
+        Capture::PrepareProxy(plan) => plan.rules(),
         Capture::Daemonset(plan) => plan.rules(),
     }
 }

@@ -564,3 +564,17 @@ fn nft_reads_back_what_netlink_wrote() {
     }
     assert_eq!(FAMILIES.len(), 2);
 }
+
+/// As pods with `hostUsers: false` have it: root only in a user namespace of their own.
+#[test]
+fn in_a_user_namespace() {
+    let run = format!(
+        "{} {} --ip-families ipv4",
+        env!("CARGO_BIN_EXE_outrigger-init"),
+        DEFAULT.replace('*', "'*'")
+    );
+    let script = format!("ip link set lo up && {run} && {run}");
+    let arguments = ["--user", "--map-root-user", "--net", "sh", "-c", &script];
+    let log = succeeded(Command::new("unshare").args(arguments).output().unwrap());
+    assert!(log.contains("backend=nftables") && is_in_place(&log), "{log}");
+}

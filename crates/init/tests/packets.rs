@@ -577,3 +577,79 @@ fn a_machine_by_its_files() {
     assert_eq!(land(&world, Family::V4, From::Peer, To::Pod(22)).unwrap(), REFUSED, "SSH is never captured");
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn as_istios_first_init_containers_did() {
+    for backend in BACKENDS {
+        for (flags, vip, peer) in [("", "15001", "15001"), ("-i 10.96.0.0/16,fd96::/16", "15001", "peer:80")]
+        {
+            let world = World::new();
+            world.listen(false);
+            world.apply(&format!("prepare-proxy -p 15001 -u 1337 {flags} --backend {backend}"));
+            for family in FAMILIES {
+                for (from, to, wanted) in [
+                    (From::Peer, To::Pod(8080), "15001"),
+                    (APPLICATION, To::Vip(80), vip),
+                    (APPLICATION, To::Peer(80), peer),
+                    (APPLICATION, To::Loopback(8080), "8080"),
+                    (APPLICATION, To::Pod(8080), "15001"),
+                    (SIDECAR, To::Peer(80), "peer:80"),
+                ] {
+                    let found = land(&world, family, from, to).unwrap();
+                    assert_eq!(found, wanted, "{backend}, {family:?}: {from:?} to {to:?} with {flags}");
+                }
+            }
+        }
+    }
+}
+
+/// A segment of no connection: the end of one that never was. The kernel answers it with a reset, unless it is
+/// dropped before.
+fn stray_segment(world: &World, to: std::net::SocketAddrV4, from: std::net::Ipv4Addr) {
+    let (port, sequence, acknowledged, fin_ack, window) = (40_404u16, 1u32, 1u32, 0x5011u16, 1000u16);
+    let mut segment = Vec::new();
+    segment.extend_from_slice(&port.to_be_bytes());
+    segment.extend_from_slice(&to.port().to_be_bytes());
+    segment.extend_from_slice(&sequence.to_be_bytes());
+    segment.extend_from_slice(&acknowledged.to_be_bytes());
+    segment.extend_from_slice(&fin_ack.to_be_bytes());
+    segment.extend_from_slice(&window.to_be_bytes());
+    segment.extend_from_slice(&[0; 4]);
+    let pseudo = [&from.octets()[..], &to.ip().octets(), &[0, 6, 0, 20], &segment].concat();
+    let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    world.peer.inside(|| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::TCP))
+                .unwrap();
+        let target = std::net::SocketAddrV4::new(*to.ip(), 0);
+        assert_eq!(socket.send_to(&segment, &target.into()).unwrap(), segment.len());
+    });
+}
+
+/// Resets that the pod has sent.
+fn resets(world: &World) -> u64 {
+    let counters = world.pod.inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+    let mut lines = counters.lines().filter(|line| line.starts_with("Tcp:"));
+    let names = lines.next().unwrap().split(' ').position(|name| name == "OutRsts").unwrap();
+    lines.next().unwrap().split(' ').nth(names).unwrap().parse().unwrap()
+}
+
+#[test]
+fn packets_of_no_connection_are_dropped_on_request() {
+    for backend in BACKENDS {
+        for (flag, answered) in [("", 1), ("--drop-invalid", 0)] {
+            let world = World::new();
+            world.listen(false);
+            world.apply(&format!("-u 1337 -g 1337 -b * -i * {flag} --backend {backend}"));
+            let to = std::net::SocketAddrV4::new([10, 9, 0, 2].into(), 8080);
+            let before = resets(&world);
+            stray_segment(&world, to, [10, 9, 0, 1].into());
+            // On the same wire, behind it: when this has landed, that has been dealt with.
+            assert_eq!(land(&world, Family::V4, From::Peer, To::Pod(8080)).unwrap(), "15006");
+            assert_eq!(resets(&world) - before, answered, "{backend} {flag}");
+        }
+    }
+}
