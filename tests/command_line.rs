@@ -1,6 +1,8 @@
 //! The `outrigger` command as a black box: the real binary, its exit codes, what goes to standard output and what
 //! to standard error.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
