@@ -478,11 +478,11 @@ fn explain_says_which_rule_decides_and_what_it_overrules() {
     );
     assert_eq!(row["adds"], Value::Null);
     let rules = row["rules"].as_array().unwrap();
-    let with = |field: &str, value: &str| -> Vec<&str> {
-        rules.iter().filter(|r| r[field].to_string() == value).map(|r| r["rule"].as_str().unwrap()).collect()
+    let with = |field: &str, value: Value| -> Vec<&str> {
+        rules.iter().filter(|r| r[field] == value).map(|r| r["rule"].as_str().unwrap()).collect()
     };
-    assert_eq!(with("decides", "true"), ["exempt namespaces"]);
-    assert_eq!(with("outcome", "\"inject\""), ["pod's sidecar.istio.io/inject", "mesh policy"]);
+    assert_eq!(with("decides", json!(true)), ["exempt namespaces"]);
+    assert_eq!(with("outcome", json!("inject")), ["pod's sidecar.istio.io/inject", "mesh policy"]);
     assert_eq!(rules.len(), 11);
 
     let run = outrigger_reads(&["explain", "-f", "-"], &text);
