@@ -21,6 +21,7 @@
 //! - [`telemetry`]: counters and their text
 //! - [`access_log`]: a line for each request and connection
 //! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
+//! - [`logging`]: the sidecar's own log
 //! - `system`: the system calls that no crate wraps safely
 
 pub mod access_log;
@@ -34,6 +35,7 @@ pub mod identity;
 pub mod life;
 pub mod listener;
 mod local;
+pub mod logging;
 pub mod pool;
 mod reply;
 mod request_id;

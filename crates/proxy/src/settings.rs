@@ -67,7 +67,27 @@ impl Default for Ports {
     }
 }
 
+impl std::fmt::Display for Ports {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, port) in self.named() {
+            writeln!(formatter, "{name}::{port}")?;
+        }
+        Ok(())
+    }
+}
+
 impl Ports {
+    fn named(&self) -> [(&'static str, u16); 6] {
+        [
+            ("outbound", self.outbound),
+            ("inbound", self.inbound),
+            ("agent", self.agent),
+            ("readiness", self.readiness),
+            ("metrics", self.metrics),
+            ("admin", self.admin),
+        ]
+    }
+
     /// Whether `port` belongs to one of the sidecar's own listeners, DNS included.
     pub fn own(&self, port: u16) -> bool {
         let own = [self.outbound, self.inbound, self.agent, self.readiness, self.metrics, self.admin];
@@ -270,14 +290,7 @@ impl Reader<'_> {
     }
 
     fn distinct(&mut self, ports: &Ports) {
-        let named = [
-            ("outbound", ports.outbound),
-            ("inbound", ports.inbound),
-            ("agent", ports.agent),
-            ("readiness", ports.readiness),
-            ("metrics", ports.metrics),
-            ("admin", ports.admin),
-        ];
+        let named = ports.named();
         for (index, (name, port)) in named.iter().enumerate() {
             if let Some((other, _)) = named[..index].iter().find(|(_, earlier)| *port != 0 && earlier == port)
             {

@@ -1,7 +1,7 @@
 //! The whole sidecar: bind, start the workers, say that it is ready, and leave when it is told to.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,7 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::access_log::{self, Policy};
 use crate::life::{Life, Phase};
 use crate::listener;
+use crate::logging::Level;
 use crate::settings::{Ports, Settings};
+use crate::status::admin::{self, Admin};
 use crate::status::{self, Status};
 use crate::telemetry::Telemetry;
 use crate::worker::{self, Listeners, Worker};
@@ -21,7 +23,7 @@ use crate::worker::{self, Listeners, Worker};
 /// # Errors
 ///
 /// A listener cannot be bound or a worker cannot be started, with its name and the reason.
-pub async fn run(settings: Settings) -> Result<(), String> {
+pub async fn run(settings: Settings, log_level: Level) -> Result<(), String> {
     let started = Instant::now();
     raise_descriptor_limit();
     let signals = Signals::listen()?;
@@ -32,19 +34,25 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let status = Arc::new(Status {
         life: Arc::clone(&life),
         telemetry: Arc::clone(&telemetry),
-        probes: settings.probes,
-        application: settings.application,
+        probes: settings.probes.clone(),
+        application: settings.application.clone(),
         scrapes: Default::default(),
+        admin: OnceLock::new(),
     });
     let mut ports = settings.ports;
     ports.readiness = serve_status(status::Listener::Readiness, &settings.bind, ports.readiness, &status)?;
     ports.agent = serve_status(status::Listener::Agent, &settings.bind, ports.agent, &status)?;
     ports.metrics = serve_status(status::Listener::Metrics, &settings.bind, ports.metrics, &status)?;
 
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    ports.admin = serve_status(status::Listener::Admin, &loopback, ports.admin, &status)?;
+
     let outbound = listener::bind(&settings.bind, ports.outbound, settings.workers)?;
     let inbound = listener::bind(&settings.bind, ports.inbound, settings.workers)?;
     ports.outbound = first_port(&outbound)?;
     ports.inbound = first_port(&inbound)?;
+    let config = admin::config_dump(&settings);
+    let _ = status.admin.set(Admin { config, listeners: ports.to_string(), log: log_level });
     let routes = Arc::new(settings.routes);
     let (policy, format) = settings.access_log;
     let log = match policy {
@@ -105,8 +113,7 @@ impl Signals {
     }
 }
 
-/// Serves one status listener on each of `addresses` and returns its port. Port 0 in the settings of the agent turns
-/// it off in Istio; here the kernel then chooses one.
+/// Serves one status listener on each of `addresses` and returns its port.
 fn serve_status(
     kind: status::Listener,
     addresses: &[IpAddr],
@@ -149,6 +156,7 @@ fn log_ready(ports: &Ports, workers: usize, took: Duration) {
         agent = ports.agent,
         readiness = ports.readiness,
         metrics = ports.metrics,
+        admin = ports.admin,
         start_ms = took.as_secs_f64() * 1e3,
         "ready"
     );

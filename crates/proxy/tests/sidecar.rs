@@ -142,3 +142,37 @@ fn flags_of_other_ages_are_tolerated_and_other_roles_are_not() {
         Command::new(env!("CARGO_BIN_EXE_outrigger-proxy")).args(["proxy", "router"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn admin_answers_on_loopback() {
+    let mut sidecar = Sidecar::start(command());
+    let admin = at(sidecar.port("admin"));
+    assert_eq!(get(admin, "/ready"), (200, "LIVE\n".to_owned()));
+    let (_, text) = get(admin, "/server_info");
+    let info: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(info["state"], "READY");
+    assert!(info["resident_bytes"].as_u64().unwrap() > 100_000);
+    let (_, text) = get(admin, "/config_dump");
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(config["drain"]["termination_seconds"], 5.0);
+    assert_eq!(get(admin, "/logging").1, "info\n");
+    let set =
+        |level: &str| ask(TcpStream::connect(admin).unwrap(), "POST", &format!("/logging?level={level}"));
+    assert_eq!(set("debug").0, 200);
+    assert_eq!(get(admin, "/logging").1, "debug\n");
+    assert_eq!(set("loud").0, 400);
+    assert_eq!(get(admin, "/quitquitquit").0, 405);
+    assert_eq!(get(admin, "/nothing").0, 404);
+    assert_eq!(ask(TcpStream::connect(admin).unwrap(), "POST", "/quitquitquit").0, 200);
+    assert!(sidecar.ended().success());
+}
+
+#[test]
+fn a_bad_access_log_policy_is_told() {
+    let mut command = command();
+    command.env("OUTRIGGER_ACCESS_LOG", "sometimes");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("OUTRIGGER_ACCESS_LOG=\"sometimes\": expected off, errors or all"), "{message}");
+}

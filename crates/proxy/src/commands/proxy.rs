@@ -5,7 +5,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::Failure;
 use super::arguments::Arguments;
 use crate::settings::{Overrides, Settings};
-use crate::sidecar;
+use crate::{logging, sidecar};
 
 /// Flags of Istio's sidecars that take a value, of every age: a value must not be taken for the role.
 pub(super) const FLAGS: &[&str] = &[
@@ -52,7 +52,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         _ => {}
     }
-    log(arguments)?;
+    let json = arguments.get("log_as_json").is_some_and(|value| value != "false");
+    let level =
+        logging::start(arguments.get("log_output_level").unwrap_or("info"), json).map_err(Failure::Usage)?;
     if !arguments.unknown.is_empty() {
         tracing::info!(flags = ?arguments.unknown, "ignored flags that are not known");
     }
@@ -69,36 +71,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-    runtime.block_on(sidecar::run(settings)).map_err(Failure::Failed)
-}
-
-/// Logs to standard error; standard output is for access logs.
-fn log(arguments: &Arguments) -> Result<(), Failure> {
-    // Istio's value may be `scope:level,…`; the sidecar has one scope, `default`.
-    let given = arguments.get("log_output_level").unwrap_or("info");
-    let mut levels = given.split(',').filter_map(|part| match part.split_once(':') {
-        Some(("default" | "all", level)) => Some(level),
-        Some(_) => None,
-        None => Some(part),
-    });
-    let level = match levels.next_back().unwrap_or("info") {
-        "none" => tracing::level_filters::LevelFilter::OFF,
-        "fatal" | "error" => tracing::level_filters::LevelFilter::ERROR,
-        "warn" | "warning" => tracing::level_filters::LevelFilter::WARN,
-        "info" => tracing::level_filters::LevelFilter::INFO,
-        "debug" | "trace" => tracing::level_filters::LevelFilter::DEBUG,
-        _ => {
-            let message = format!("--log_output_level={given:?}: expected none, error, warn, info or debug");
-            return Err(Failure::Usage(message));
-        }
-    };
-    let builder =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    if arguments.get("log_as_json").is_some_and(|value| value != "false") {
-        builder.json().flatten_event(true).init();
-    } else {
-        builder.with_ansi(colour).init();
-    }
-    Ok(())
+    runtime.block_on(sidecar::run(settings, level)).map_err(Failure::Failed)
 }

@@ -1,12 +1,13 @@
 //! Readiness, metrics and the orders that a pod may give its sidecar, over HTTP.
 
+pub mod admin;
 mod client;
 pub mod probes;
 pub mod scrape;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use outrigger_contract as contract;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use admin::Admin;
 use probes::Probes;
 use scrape::Application;
 
@@ -41,6 +43,8 @@ pub enum Listener {
     Readiness,
     /// 15090: metrics only.
     Metrics,
+    /// 15000, loopback only: see [`admin`].
+    Admin,
 }
 
 /// What the answers are made of.
@@ -56,6 +60,8 @@ pub struct Status {
     pub application: Application,
     /// What is counted about scrapes.
     pub scrapes: scrape::Counts,
+    /// What admin knows; there when the listeners are bound.
+    pub admin: OnceLock<Admin>,
 }
 
 /// Serves `kind` on `listener` until the program ends. Must run on a local runtime.
@@ -91,6 +97,12 @@ async fn answer<B>(
     status: &Status,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
+    if kind == Listener::Admin {
+        return match status.admin.get() {
+            Some(admin) => admin::answer(request.method(), request.uri(), status, admin),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        };
+    }
     if kind == Listener::Agent {
         match path {
             contract::METRICS_PATH | "/metrics" => return merged(status, request.headers()).await,
@@ -112,7 +124,7 @@ fn at_once(
     peer: SocketAddr,
     status: &Status,
 ) -> Response<Full<Bytes>> {
-    if kind != Listener::Metrics && path.starts_with(contract::READINESS_PATH) {
+    if matches!(kind, Listener::Agent | Listener::Readiness) && path.starts_with(contract::READINESS_PATH) {
         let code = if status.life.ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         return text(code, "");
     }
@@ -177,6 +189,7 @@ mod tests {
             probes: Probes::default(),
             application: Application::default(),
             scrapes: scrape::Counts::default(),
+            admin: OnceLock::new(),
         }
     }
 

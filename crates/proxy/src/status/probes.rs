@@ -103,6 +103,11 @@ impl Probes {
         if errors.is_empty() { Ok(probes) } else { Err(errors) }
     }
 
+    /// The paths that are answered.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.by_path.keys().map(String::as_str)
+    }
+
     /// Whether `path` is one that the kubelet was given for a probe.
     pub fn answers_to(path: &str) -> bool {
         path.starts_with("/app-health/") || path.starts_with("/app-lifecycle/")

@@ -181,6 +181,11 @@ impl Telemetry {
         DIRECTIONS.iter().map(|direction| self.sum(*direction, Side::active)).sum()
     }
 
+    /// Time since the proxy started.
+    pub fn uptime(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
     fn sum(&self, direction: Direction, value: impl Fn(&Side) -> u64) -> u64 {
         self.shards.iter().map(|shard| value(shard.side(direction))).sum()
     }
@@ -347,24 +352,43 @@ impl Text {
     }
 }
 
+/// Numbers of /proc/self/stat, by their numbers in proc_pid_stat(5). Empty where the kernel does not say.
+struct Stat(Vec<u64>);
+
+impl Stat {
+    fn read() -> Stat {
+        let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The second field is the program's name in parentheses, which may hold blanks; count from behind it.
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        // The third is a letter; some are negative. Nobody asks for those.
+        Stat(fields.map(|field| field.parse().unwrap_or(0)).collect())
+    }
+
+    fn get(&self, number: usize) -> Option<u64> {
+        self.0.get(number - 3).copied()
+    }
+}
+
+/// Resident memory in bytes, where the kernel says.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    Stat::read().get(24).map(|pages| pages * rustix::param::page_size() as u64)
+}
+
 /// The process metrics that Prometheus' own client libraries give. Where the kernel does not say, they are left out.
 fn process(text: &mut Text) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the program's name in parentheses, which may hold blanks; count from behind it.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
-    if let (Some(user), Some(system)) = (field(14), field(15)) {
+    let stat = Stat::read();
+    if let (Some(user), Some(system)) = (stat.get(14), stat.get(15)) {
         let ticks = rustix::param::clock_ticks_per_second();
         text.family("process_cpu_seconds_total", "counter", "User and system CPU time.");
         text.line("process_cpu_seconds_total", "", (user + system) as f64 / ticks as f64);
     }
-    if let Some(threads) = field(20) {
+    if let Some(threads) = stat.get(20) {
         text.family("process_threads", "gauge", "Threads.");
         text.line("process_threads", "", threads);
     }
-    if let Some(pages) = field(24) {
+    if let Some(bytes) = resident_bytes() {
         text.family("process_resident_memory_bytes", "gauge", "Resident memory.");
-        text.line("process_resident_memory_bytes", "", pages * rustix::param::page_size() as u64);
+        text.line("process_resident_memory_bytes", "", bytes);
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         text.family("process_open_fds", "gauge", "Open file descriptors.");
