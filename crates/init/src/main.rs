@@ -7,7 +7,8 @@
 //!   facts                   what only the namespace knows
 //!   sidecar, proxy_init, daemonset      plans, and the rules that they come to
 //!   rules                   the rules in words that every back end knows
-//!   nftables, iptables      back ends; routes beside them; netlink and expression below
+//!   backend                 which back end; nftables and iptables are the ends, routes is beside them,
+//!                           netlink and expression are below
 //!   print, self_test        the rules for people; the rules proved with packets
 //! ```
 
@@ -20,12 +21,15 @@ mod facts;
 mod flags;
 mod help;
 mod iptables;
+mod iptables_text;
 mod istio;
 mod legacy;
 mod linkerd;
 mod log;
 mod machine;
 mod netlink;
+mod nft_batch;
+mod nft_tables;
 mod nftables;
 mod options;
 mod prepare_proxy;
@@ -37,6 +41,7 @@ mod rules;
 mod run;
 mod self_test;
 mod sidecar;
+mod sidecar_nat;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -10,67 +10,38 @@ use rustix::net::netlink::NETFILTER;
 
 use crate::backend::Manner;
 use crate::error::{Failure, Outcome};
-use crate::expression::{self, Expression, chain_name, expressions, read_list};
-use crate::netlink::{APPEND, CREATE, DUMP, Messages, Refusal, Socket, attribute, number, text};
-use crate::rules::{Action, Hook, Rule, RuleSet, Table, TableKind, chain};
+use crate::expression::{self, Expression, read_list};
+use crate::netlink::{DUMP, Messages, Socket, attribute, number, text};
+use crate::nft_batch::{Batch, failure};
+use crate::nft_tables::{Base, Chain, INET, Tabled, first_difference, is_ours, wanted};
+use crate::rules::{RuleSet, TableKind, chain};
 use crate::values::{Families, Family};
 
-const SUBSYSTEM: u16 = 10 << 8;
-const NEW_TABLE: u16 = SUBSYSTEM;
-const DELETE_TABLE: u16 = SUBSYSTEM | 2;
-const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+/// nftables' part of netfilter's message types.
+pub(crate) const SUBSYSTEM: u16 = 10 << 8;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
-const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
-const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
-const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
 
-const ANY: u8 = 0;
-const INET: u8 = 1;
+/// No family in particular.
+pub(crate) const ANY: u8 = 0;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const FAMILIES: [u8; 3] = [INET, IPV4, IPV6];
 /// How often a batch is made anew when somebody else changed the rules meanwhile.
 const ATTEMPTS: usize = 20;
 
-/// The number and priority of a hook, and the type of a base chain there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Base {
-    hook: u32,
-    priority: i32,
-    kind: String,
-}
-
-/// A chain as it is, or as it shall be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Chain {
-    name: String,
-    base: Option<Base>,
-    rules: Vec<Vec<Expression>>,
-}
-
-/// A table as it is, or as it shall be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tabled {
-    family: u8,
-    name: String,
-    chains: Vec<Chain>,
-}
-
 /// What iptables-nft left of ours in one of its tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Leftover {
-    family: u8,
-    table: String,
-    chains: Vec<String>,
+pub(crate) struct Leftover {
+    pub(crate) family: u8,
+    pub(crate) table: String,
+    pub(crate) chains: Vec<String>,
     /// Chain and handle of rules elsewhere that jump to `chains`.
-    jumps: Vec<(String, Vec<u8>)>,
+    pub(crate) jumps: Vec<(String, Vec<u8>)>,
     /// How each of our rules and of those jumps ends, by chain and in order.
-    endings: Endings,
+    pub(crate) endings: Endings,
 }
 
 /// Chains with the ways in which their rules end.
@@ -78,10 +49,10 @@ pub(crate) type Endings = Vec<(String, Vec<String>)>;
 
 /// What the kernel holds of ours.
 #[derive(Debug)]
-struct Observed {
-    generation: u32,
-    tables: Vec<Tabled>,
-    leftovers: Vec<Leftover>,
+pub(crate) struct Observed {
+    pub(crate) generation: u32,
+    pub(crate) tables: Vec<Tabled>,
+    pub(crate) leftovers: Vec<Leftover>,
 }
 
 /// Whether there are tables of ours, and in which families iptables-nft holds chains of ours.
@@ -264,21 +235,14 @@ impl Nftables {
     }
 }
 
-fn header(family: u8) -> [u8; 4] {
+/// The header of nftables' messages.
+pub(crate) fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
 /// What follows nftables' own header.
 fn body(message: &[u8]) -> &[u8] {
     message.get(4..).unwrap_or_default()
-}
-
-pub(crate) fn table_name(kind: TableKind) -> String {
-    format!("istio-proxy-{}", kind.name())
-}
-
-fn is_ours(name: &str) -> bool {
-    TableKind::ALL.iter().any(|kind| table_name(*kind) == name)
 }
 
 /// Ours, or one in which iptables-nft keeps what may be ours.
@@ -329,236 +293,4 @@ fn leftover(family: u8, table: String, chains: &[Chain], rules: Vec<ObservedRule
     }
     endings.sort();
     Leftover { family, table, chains, jumps, endings }
-}
-
-/// The tables that `rules` come to, in the order in which they are observed.
-fn wanted(rules: &RuleSet) -> Vec<Tabled> {
-    let mut tables: Vec<Tabled> = rules
-        .tables
-        .iter()
-        .map(|table| {
-            let hooks = [Hook::Prerouting, Hook::Output]
-                .into_iter()
-                .filter_map(|hook| base_chain(table, hook, rules));
-            let regular = table.chains.iter().map(|chain| Chain {
-                name: chain_name(chain.name),
-                base: None,
-                rules: chain
-                    .rules
-                    .iter()
-                    .flat_map(steps)
-                    .map(|rule| expressions(&rule, rules.families, false))
-                    .collect(),
-            });
-            let mut chains: Vec<Chain> = hooks.chain(regular).collect();
-            chains.sort_by(|a, b| a.name.cmp(&b.name));
-            Tabled { family: INET, name: table_name(table.kind), chains }
-        })
-        .collect();
-    tables.sort_by(|a, b| a.name.cmp(&b.name));
-    tables
-}
-
-/// nftables goes on with the next rule where no socket takes the packet; iptables drops it there. A
-/// connection that was meant for the proxy never goes past it.
-pub(crate) fn steps(rule: &Rule) -> Vec<Rule> {
-    let mut steps = vec![rule.clone()];
-    if matches!(rule.action, Action::Tproxy { .. }) {
-        steps.push(Rule { action: Action::Drop, note: "no proxy, no connection".into(), ..rule.clone() });
-    }
-    steps
-}
-
-/// The name of the base chain at a hook.
-pub(crate) fn hook_chain_name(hook: Hook) -> String {
-    hook.name().to_lowercase()
-}
-
-/// Type and priority of the base chain at a hook.
-pub(crate) fn hook_parameters(kind: TableKind, hook: Hook) -> (&'static str, i32) {
-    match (kind, hook) {
-        (TableKind::Nat, _) => ("nat", -100),
-        (TableKind::Mangle, Hook::Prerouting) => ("filter", -150),
-        // A changed mark chooses the route anew.
-        (TableKind::Mangle, Hook::Output) => ("route", -150),
-        (TableKind::Raw, _) => ("filter", -300),
-    }
-}
-
-fn base_chain(table: &Table, hook: Hook, rules: &RuleSet) -> Option<Chain> {
-    let entries: Vec<Vec<Expression>> = table
-        .entries
-        .iter()
-        .filter(|entry| entry.hook == hook)
-        .map(|entry| expressions(&entry.rule(), rules.families, true))
-        .collect();
-    let (kind, priority) = hook_parameters(table.kind, hook);
-    let number = match hook {
-        Hook::Prerouting => 0,
-        Hook::Output => 3,
-    };
-    let base = Base { hook: number, priority, kind: kind.to_owned() };
-    (!entries.is_empty()).then(|| Chain { name: hook_chain_name(hook), base: Some(base), rules: entries })
-}
-
-/// Where two states differ, for a person.
-fn first_difference(wanted: &[Tabled], observed: &[Tabled]) -> String {
-    for table in wanted {
-        let Some(other) = observed.iter().find(|t| t.name == table.name && t.family == table.family) else {
-            return format!("table {} is missing", table.name);
-        };
-        for chain in &table.chains {
-            let place = format!("chain {} of table {}", chain.name, table.name);
-            let Some(found) = other.chains.iter().find(|c| c.name == chain.name) else {
-                return format!("{place} is missing");
-            };
-            if let Some(at) = (0..chain.rules.len().max(found.rules.len()))
-                .find(|n| chain.rules.get(*n) != found.rules.get(*n))
-            {
-                return format!("rule {} in {place}", at + 1);
-            }
-            if found != chain {
-                return format!("the hook of {place}");
-            }
-        }
-        if other.chains.len() != table.chains.len() {
-            return format!("table {} has more chains", table.name);
-        }
-    }
-    "there are more tables".to_owned()
-}
-
-/// The messages that lead from one state to another, and what each is about.
-struct Batch {
-    messages: Messages,
-    /// By sequence number: what the message does, and the kernel modules that it may need.
-    subjects: Vec<(u32, String, Vec<String>)>,
-}
-
-impl Batch {
-    fn between(observed: &Observed, wanted: &[Tabled]) -> Batch {
-        let mut batch = Batch { messages: Messages::default(), subjects: Vec::new() };
-        // The subsystem, in network order, is where other headers have a resource.
-        batch.messages.begin(BATCH_BEGIN, 0, &[ANY, 0, 0, 10]).number(1, observed.generation);
-        for table in wanted {
-            let there = observed.tables.iter().find(|t| t.name == table.name && t.family == table.family);
-            batch.table(table, there);
-        }
-        for table in &observed.tables {
-            if !wanted.iter().any(|t| t.name == table.name && t.family == table.family) {
-                batch.about(format!("removing table {}", table.name), []);
-                batch.messages.begin(DELETE_TABLE, 0, &header(table.family)).string(1, &table.name);
-            }
-        }
-        for leftover in &observed.leftovers {
-            batch.leftover(leftover);
-        }
-        batch.messages.acknowledge();
-        let last = batch.messages.last;
-        batch.messages.begin(BATCH_END, 0, &[ANY, 0, 0, 10]);
-        batch.messages.last = last;
-        batch
-    }
-
-    fn about(&mut self, subject: String, modules: impl IntoIterator<Item = String>) {
-        self.subjects.push((self.messages.last + 1, subject, modules.into_iter().collect()));
-    }
-
-    fn table(&mut self, table: &Tabled, there: Option<&Tabled>) {
-        let place = header(table.family);
-        self.about(format!("table {}", table.name), ["nf_tables".to_owned()]);
-        self.messages.begin(NEW_TABLE, CREATE, &place).string(1, &table.name).number(2, 0);
-        let old: &[Chain] = there.map(|there| there.chains.as_slice()).unwrap_or_default();
-        if there.is_some() {
-            self.about(format!("emptying table {}", table.name), []);
-            self.messages.begin(DELETE_RULE, 0, &place).string(1, &table.name);
-        }
-        let keeps = |chain: &Chain| old.iter().any(|o| o.name == chain.name && o.base == chain.base);
-        let goes = |old: &Chain| !table.chains.iter().any(|c| c.name == old.name && c.base == old.base);
-        for chain in old.iter().filter(|chain| goes(chain)) {
-            self.about(format!("removing chain {}", chain.name), []);
-            self.messages.begin(DELETE_CHAIN, 0, &place).string(1, &table.name).string(3, &chain.name);
-        }
-        for chain in table.chains.iter().filter(|chain| !keeps(chain)) {
-            let module =
-                chain.base.as_ref().filter(|base| base.kind == "nat").map(|_| "nft_chain_nat".to_owned());
-            self.about(format!("chain {} of table {}", chain.name, table.name), module);
-            self.messages.begin(NEW_CHAIN, CREATE, &place).string(1, &table.name).string(3, &chain.name);
-            if let Some(base) = &chain.base {
-                self.messages.nested(4, |to| {
-                    to.number(1, base.hook).number(2, base.priority as u32);
-                });
-                self.messages.number(5, 1).string(7, &base.kind);
-            }
-        }
-        for chain in &table.chains {
-            for (at, rule) in chain.rules.iter().enumerate() {
-                // The rest of what a rule is made of comes with nf_tables itself.
-                let modules = rule
-                    .iter()
-                    .map(Expression::name)
-                    .filter(|name| ["counter", "ct", "nat", "redir", "tproxy"].contains(name))
-                    .map(|name| format!("nft_{name}"));
-                self.about(
-                    format!("rule {} in chain {} of table {}", at + 1, chain.name, table.name),
-                    modules,
-                );
-                self.messages
-                    .begin(NEW_RULE, CREATE | APPEND, &place)
-                    .string(1, &table.name)
-                    .string(2, &chain.name)
-                    .nested(4, |to| rule.iter().for_each(|expression| expression.write(to)));
-            }
-        }
-    }
-
-    fn leftover(&mut self, leftover: &Leftover) {
-        let place = header(leftover.family);
-        for (chain, handle) in &leftover.jumps {
-            self.about(format!("removing a jump in {chain} of iptables' table {}", leftover.table), []);
-            self.messages.begin(DELETE_RULE, 0, &place);
-            self.messages.string(1, &leftover.table).string(2, chain).attribute(3, handle);
-        }
-        for (kind, name_attribute) in [(DELETE_RULE, 2), (DELETE_CHAIN, 3)] {
-            for chain in &leftover.chains {
-                self.about(format!("removing chain {chain} of iptables' table {}", leftover.table), []);
-                self.messages.begin(kind, 0, &place).string(1, &leftover.table).string(name_attribute, chain);
-            }
-        }
-    }
-
-    /// The first refusal in words. Later ones mostly follow from it.
-    fn explain(&self, refusals: &[Refusal]) -> Failure {
-        let Some(refusal) = refusals.first() else {
-            return Failure::Run("nftables: the kernel refused the rules without a reason".to_owned());
-        };
-        let subject = self.subjects.iter().find(|(sequence, ..)| *sequence == refusal.sequence);
-        let (subject, modules) = match subject {
-            Some((_, subject, modules)) => (subject.as_str(), modules.join(", ")),
-            None => ("the batch", String::new()),
-        };
-        failure(&format!("the kernel refuses {subject}"), refusal.errno, &modules)
-    }
-}
-
-/// An error of the kernel, with what it means here and what helps.
-fn failure(what: &str, errno: Errno, modules: &str) -> Failure {
-    let text = |help: &str| format!("nftables: {what}: {errno}{help}");
-    match errno {
-        Errno::PERM | Errno::ACCESS => Failure::Run(text(
-            "; the process needs the capability NET_ADMIN in this network namespace \
-             (securityContext.capabilities.add: [NET_ADMIN]), or let the CNI plugin do this",
-        )),
-        Errno::NOENT | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT | Errno::INVAL => {
-            let which = if modules.is_empty() { String::new() } else { format!(" (modules: {modules})") };
-            Failure::Unsupported(text(&format!(
-                "; the kernel lacks part of nftables{which}: load it on the node with modprobe, \
-                 or try --backend iptables-nft or --backend iptables-legacy"
-            )))
-        }
-        Errno::MSGSIZE | Errno::NOBUFS => Failure::Run(text(
-            "; there are too many rules for one netlink message: give fewer ranges or ports",
-        )),
-        _ => Failure::Run(text("")),
-    }
 }

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use crate::expression::chain_name;
-use crate::iptables;
+use crate::iptables_text as iptables;
 use crate::log::json_string;
-use crate::nftables::{hook_chain_name, hook_parameters, steps, table_name};
+use crate::nft_tables::{hook_chain_name, hook_parameters, steps, table_name};
 use crate::options::{Backend, Form};
 use crate::rules::{Action, Hook, Match, Protocol, Rule, RuleSet, State, Steering};
 use crate::values::{Families, Family, Interface};

@@ -14,7 +14,8 @@ use crate::values::{Families, Family, Interface, Net, Ports, Selection};
 /// Mark of packets that the proxy sends to this pod itself under TPROXY. Istio's constant: the mark that
 /// hands packets to the proxy, plus one, is not used, so that a changed mark does not move it.
 const SELF_CALL_MARK: u32 = 1338;
-const DNS: u16 = 53;
+/// The port of name service.
+pub(crate) const DNS: u16 = 53;
 /// Conntrack zone of queries that the proxy sends on, and of the answers to them.
 const ZONE_UPSTREAM: u16 = 1;
 /// Conntrack zone of queries that the application sends to the proxy, and of the answers to them.
@@ -43,7 +44,7 @@ pub(crate) enum Dns {
 
 impl Dns {
     /// The servers' ranges, by the families that have any; a single `None` stands for any server.
-    fn targets(&self, families: Families) -> Vec<(Families, Vec<Option<Net>>)> {
+    pub(crate) fn targets(&self, families: Families) -> Vec<(Families, Vec<Option<Net>>)> {
         let of = |family| match self {
             Dns::Servers(servers) => servers
                 .iter()
@@ -101,14 +102,14 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    fn loopback(&self, family: Family) -> Net {
+    pub(crate) fn loopback(&self, family: Family) -> Net {
         match family {
             Family::V4 => self.loopback_v4,
             Family::V6 => LOOPBACK_V6,
         }
     }
 
-    fn captures_inbound(&self) -> bool {
+    pub(crate) fn captures_inbound(&self) -> bool {
         !self.inbound_ports.is_none()
     }
 
@@ -164,178 +165,9 @@ impl Sidecar {
         (inbound, outbound)
     }
 
-    fn nat(&self) -> Table {
-        let mut table = Table::new(TableKind::Nat);
-        self.nat_prerouting(&mut table);
-        table.chain(chain::REDIRECT).rule(
-            self.families,
-            tcp(),
-            Action::Redirect(self.outbound_port),
-            "to the proxy's outbound port",
-        );
-        table.chain(chain::IN_REDIRECT).rule(
-            self.families,
-            tcp(),
-            Action::Redirect(self.inbound_port),
-            "to the proxy's inbound port",
-        );
-        table.enter(Hook::Output, self.families, None, chain::OUTPUT, "everything that the pod sends");
-        self.nat_output(&mut table);
-        table
-    }
-
-    fn nat_prerouting(&self, table: &mut Table) {
-        let all = self.families;
-        let redirects = self.mode == Mode::Redirect && self.captures_inbound();
-        if !redirects && self.virtual_interfaces.is_empty() {
-            return;
-        }
-        table.enter(Hook::Prerouting, all, Some(Protocol::Tcp), chain::INBOUND, "TCP that arrives");
-        let inbound = table.chain(chain::INBOUND);
-        for interface in &self.virtual_interfaces {
-            let arrives = || Match::In(interface.clone());
-            let note = "a virtual machine's outbound traffic";
-            match &self.outbound_ranges {
-                Selection::All => inbound.rule(all, [arrives()], Action::Jump(chain::REDIRECT), note),
-                Selection::Only(nets) => {
-                    for net in self.nets(nets) {
-                        let matches = [arrives(), Match::Destination(net)];
-                        inbound.rule(only(net), matches, Action::Jump(chain::REDIRECT), note);
-                    }
-                }
-            }
-        }
-        for interface in &self.virtual_interfaces {
-            let matches = [Match::In(interface.clone())];
-            inbound.rule(all, matches, Action::Return, "a virtual machine's other traffic");
-        }
-        for interface in &self.excluded_interfaces {
-            inbound.rule(all, [Match::In(interface.clone())], Action::Return, "an excluded interface");
-        }
-        inbound.rule(
-            all,
-            tcp_port(self.tunnel_port),
-            Action::Return,
-            "tunnels end at the proxy by themselves",
-        );
-        if !redirects {
-            return;
-        }
-        match &self.inbound_ports {
-            Selection::All => {
-                for ports in &self.inbound_excluded_ports {
-                    inbound.rule(all, tcp_ports(*ports), Action::Return, "an excluded inbound port");
-                }
-                inbound.rule(all, tcp(), Action::Jump(chain::IN_REDIRECT), "every other inbound port");
-            }
-            Selection::Only(list) => {
-                for ports in list {
-                    let to_proxy = Action::Jump(chain::IN_REDIRECT);
-                    inbound.rule(all, tcp_ports(*ports), to_proxy, "an included inbound port");
-                }
-            }
-        }
-    }
-
-    fn nat_output(&self, table: &mut Table) {
-        let all = self.families;
-        let output = table.chain(chain::OUTPUT);
-        for interface in &self.excluded_interfaces {
-            output.rule(all, [Match::Out(interface.clone())], Action::Return, "an excluded interface");
-        }
-        for ports in &self.outbound_excluded_ports {
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let matches = [Match::Protocol(protocol), Match::DestinationPort(*ports)];
-                output.rule(all, matches, Action::Return, "an excluded outbound port");
-            }
-        }
-        for family in all.each() {
-            let matches = [on_loopback(), Match::Source(inbound_source(family))];
-            let note = "from the proxy to the application, inbound";
-            output.rule(Families::only(family), matches, Action::Return, note);
-        }
-        for (owner, not_owner, self_call_ports) in self.owners() {
-            for family in all.each() {
-                let matches = [
-                    on_loopback(),
-                    Match::NotDestination(self.loopback(family)),
-                    Match::Protocol(Protocol::Tcp),
-                    Match::NotDestinationPorts(self_call_ports.clone()),
-                    owner.clone(),
-                ];
-                let note = "from the proxy to this pod's own address: inbound";
-                output.rule(Families::only(family), matches, Action::Jump(chain::IN_REDIRECT), note);
-            }
-            if !self.includes_loopback() {
-                let mut matches = vec![on_loopback()];
-                if self.dns != Dns::Off {
-                    matches.extend([Match::Protocol(Protocol::Tcp), Match::NotDestinationPorts(vec![DNS])]);
-                }
-                matches.push(not_owner);
-                output.rule(all, matches, Action::Return, "the application talks to itself");
-            }
-            output.rule(all, [owner], Action::Return, "the proxy's own traffic");
-        }
-        match &self.groups {
-            Groups::AllExcept(groups) => {
-                for group in groups {
-                    output.rule(all, [Match::Gid(*group)], Action::Return, "an excluded group");
-                }
-            }
-            Groups::Only(groups) => {
-                let matches: Vec<Match> = groups.iter().map(|group| Match::NotGid(*group)).collect();
-                output.rule(all, matches, Action::Return, "no included group");
-            }
-        }
-        self.nat_dns(table);
-        let output = table.chain(chain::OUTPUT);
-        for family in all.each() {
-            let matches = [Match::Destination(self.loopback(family))];
-            output.rule(Families::only(family), matches, Action::Return, "loopback");
-        }
-        for net in self.nets(&self.outbound_excluded_ranges) {
-            output.rule(only(net), [Match::Destination(net)], Action::Return, "an excluded range");
-        }
-        for ports in &self.outbound_ports {
-            let note = "an included outbound port";
-            output.rule(all, tcp_ports(*ports), Action::Jump(chain::REDIRECT), note);
-        }
-        match &self.outbound_ranges {
-            Selection::All => {
-                output.rule(all, [], Action::Jump(chain::REDIRECT), "everything else goes to the proxy");
-            }
-            Selection::Only(nets) => {
-                for net in self.nets(nets) {
-                    let matches = [Match::Destination(net)];
-                    output.rule(only(net), matches, Action::Jump(chain::REDIRECT), "an included range");
-                }
-            }
-        }
-    }
-
-    fn nat_dns(&self, table: &mut Table) {
-        for (families, targets) in self.dns.targets(self.families) {
-            let jump = Action::Jump(chain::OUTPUT_DNS);
-            table.chain(chain::OUTPUT).rule(families, [], jump, "name service");
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                for target in &targets {
-                    let mut matches: Vec<Match> = target.map(Match::Destination).into_iter().collect();
-                    matches.extend([Match::Protocol(protocol), Match::DestinationPort(Ports::one(DNS))]);
-                    let redirect = Action::Redirect(contract::DNS_PORT);
-                    table.chain(chain::OUTPUT_DNS).rule(
-                        families,
-                        matches,
-                        redirect,
-                        "queries go to the proxy",
-                    );
-                }
-            }
-        }
-    }
-
     /// The proxy's users and groups: a test for each, its opposite, and the ports on which a call to this
     /// pod's own address is not one to turn inbound.
-    fn owners(&self) -> Vec<(Match, Match, Vec<u16>)> {
+    pub(crate) fn owners(&self) -> Vec<(Match, Match, Vec<u16>)> {
         let by_user = if self.dns == Dns::Off { vec![self.tunnel_port] } else { vec![DNS, self.tunnel_port] };
         let users =
             self.proxy_uids.iter().map(|uid| (Match::Uid(*uid), Match::NotUid(*uid), by_user.clone()));
@@ -343,13 +175,6 @@ impl Sidecar {
         let groups =
             self.proxy_gids.iter().map(|gid| (Match::Gid(*gid), Match::NotGid(*gid), by_group.clone()));
         users.chain(groups).collect()
-    }
-
-    fn includes_loopback(&self) -> bool {
-        match &self.outbound_ranges {
-            Selection::All => false,
-            Selection::Only(nets) => nets.iter().any(|net| net.address.is_loopback()),
-        }
     }
 
     fn mangle(&self) -> Table {
@@ -506,36 +331,36 @@ impl Sidecar {
     }
 
     /// Those of the captured families.
-    fn nets(&self, nets: &[Net]) -> Vec<Net> {
+    pub(crate) fn nets(&self, nets: &[Net]) -> Vec<Net> {
         nets.iter().copied().filter(|net| self.families.has(net.family())).collect()
     }
 }
 
-fn only(net: Net) -> Families {
+pub(crate) fn only(net: Net) -> Families {
     Families::only(net.family())
 }
 
-fn on_loopback() -> Match {
+pub(crate) fn on_loopback() -> Match {
     Match::Out(Interface::loopback())
 }
 
 /// The address from which the proxy opens inbound connections to the application.
-fn inbound_source(family: Family) -> Net {
+pub(crate) fn inbound_source(family: Family) -> Net {
     Net::host(match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
         Family::V6 => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
     })
 }
 
-fn tcp() -> Vec<Match> {
+pub(crate) fn tcp() -> Vec<Match> {
     vec![Match::Protocol(Protocol::Tcp)]
 }
 
-fn tcp_port(port: u16) -> Vec<Match> {
+pub(crate) fn tcp_port(port: u16) -> Vec<Match> {
     tcp_ports(Ports::one(port))
 }
 
-fn tcp_ports(ports: Ports) -> Vec<Match> {
+pub(crate) fn tcp_ports(ports: Ports) -> Vec<Match> {
     vec![Match::Protocol(Protocol::Tcp), Match::DestinationPort(ports)]
 }
 

@@ -11,7 +11,7 @@ use crate::print;
 use crate::rules::{Action, Match, RuleSet, TableKind, chain};
 use crate::sidecar::{Dns, Groups, Mode};
 use crate::values::{Families, Family, Selection};
-use crate::{iptables, istio, linkerd, machine};
+use crate::{iptables_text as iptables, istio, linkerd, machine};
 
 fn surroundings(environment: &[(&str, &str)]) -> Surroundings {
     let environment =
