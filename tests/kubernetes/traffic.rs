@@ -45,36 +45,45 @@ fn running(name: &str, command: &[&str]) -> Value {
 /// A command that runs until SIGTERM. A shell that is the first process has to be told to end then.
 const UNTIL_SIGTERM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];
 
-/// TCP traffic as a pod's proxy counted it in one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Counted {
+/// What the proxy in a pod counted, read from one of its other containers.
+#[derive(Debug)]
+struct Metrics(String);
+
+impl Metrics {
+    fn read(namespace: &Namespace, pod: &str, container: &str) -> Metrics {
+        let url = "http://127.0.0.1:15090/stats/prometheus";
+        Metrics(namespace.kubectl(&["exec", pod, "-c", container, "--", "wget", "-qO-", url]).stdout)
+    }
+
+    /// The sum of the series `name` that have all of these labels, each as `label="value"`.
+    fn sum(&self, name: &str, labels: &[&str]) -> u64 {
+        let lines = self.0.lines().filter(|line| {
+            line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
+        });
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// TCP connections of one direction: `source` for what the application opened, `destination` for what was opened
+    /// to it.
+    fn tcp(&self, reporter: &str) -> Tcp {
+        let sum =
+            |name: &str| self.sum(&format!("istio_tcp_{name}_total"), &[&format!("reporter=\"{reporter}\"")]);
+        Tcp {
+            opened: sum("connections_opened"),
+            closed: sum("connections_closed"),
+            received: sum("received_bytes"),
+            sent: sum("sent_bytes"),
+        }
+    }
+}
+
+/// Connections and bytes of one direction.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tcp {
     opened: u64,
     closed: u64,
     received: u64,
     sent: u64,
-}
-
-impl Counted {
-    const NOTHING: Counted = Counted { opened: 0, closed: 0, received: 0, sent: 0 };
-
-    /// Reads the counters of the proxy in a pod that has a container `app`. `reporter` is `source` for what the
-    /// application opened, `destination` for what was opened to it.
-    fn read(namespace: &Namespace, pod: &str, reporter: &str) -> Counted {
-        let url = "http://127.0.0.1:15090/stats/prometheus";
-        let text = namespace.kubectl(&["exec", pod, "-c", "app", "--", "wget", "-qO-", url]).stdout;
-        let reporter = format!("reporter=\"{reporter}\"");
-        let sum = |name: &str| -> u64 {
-            let prefix = format!("istio_tcp_{name}{{");
-            let lines = text.lines().filter(|l| l.starts_with(&prefix) && l.contains(&reporter));
-            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
-        };
-        Counted {
-            opened: sum("connections_opened_total"),
-            closed: sum("connections_closed_total"),
-            received: sum("received_bytes_total"),
-            sent: sum("sent_bytes_total"),
-        }
-    }
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn both_proxies_count_the_bytes_of_a_connection() {
     namespace.create_object(&running("client", &UNTIL_SIGTERM));
     for (pod, reporter) in [("pod/echo", "destination"), ("pod/client", "source")] {
         namespace.wait("condition=Ready", pod);
-        assert_eq!(Counted::read(&namespace, pod, reporter), Counted::NOTHING, "{pod}");
+        assert_eq!(Metrics::read(&namespace, pod, "app").tcp(reporter), Tcp::default(), "{pod}");
     }
 
     const SIZE: u64 = 1_000_000;
@@ -97,9 +106,9 @@ fn both_proxies_count_the_bytes_of_a_connection() {
     assert_eq!(echoed.trim(), SIZE.to_string());
 
     // Nothing else speaks to these two, so both proxies count one connection and each of its bytes, both ways.
-    let expected = Counted { opened: 1, closed: 1, received: SIZE, sent: SIZE };
+    let expected = Tcp { opened: 1, closed: 1, received: SIZE, sent: SIZE };
     for (pod, reporter) in [("pod/echo", "destination"), ("pod/client", "source")] {
-        until(&format!("the bytes at {pod}"), || match Counted::read(&namespace, pod, reporter) {
+        until(&format!("the bytes at {pod}"), || match Metrics::read(&namespace, pod, "app").tcp(reporter) {
             counted if counted == expected => Ok(()),
             counted => Err(format!("{counted:?}, not {expected:?}")),
         });
@@ -140,6 +149,16 @@ fn a_request_from_another_pod_reaches_the_application() {
     assert!(ip.contains("127.0.0.6"), "{ip}");
     assert_eq!(get("bytes?100000").len(), 100_000);
     assert!(get("headers").contains("HTTP_HOST=httpbin:8000"));
+    for (app, reporter) in [("httpbin", "destination"), ("sleep", "source")] {
+        let labels = [&format!("reporter=\"{reporter}\""), "response_code=\"200\""];
+        until(&format!("three requests at {app}"), || {
+            let metrics = Metrics::read(&namespace, &format!("deployment/{app}"), app);
+            match metrics.sum("istio_requests_total", &labels) {
+                3 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        });
+    }
 }
 
 #[test]
