@@ -21,6 +21,7 @@
 //! - [`telemetry`]: counters and their text
 //! - [`access_log`]: a line for each request and connection
 //! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
+//! - [`dns`]: captured DNS
 //! - [`logging`]: the sidecar's own log
 //! - `system`: the system calls that no crate wraps safely
 
@@ -29,6 +30,7 @@ pub mod commands;
 pub mod connection;
 pub mod destination;
 pub mod detect;
+pub mod dns;
 mod http1;
 mod http2;
 pub mod identity;

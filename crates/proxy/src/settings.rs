@@ -7,6 +7,7 @@ use std::time::Duration;
 use outrigger_contract as contract;
 
 use crate::access_log::{Format, Policy};
+use crate::dns;
 use crate::identity::{Identity, parse_labels};
 use crate::route::{Routes, parse_pod_ports};
 use crate::status::probes::{Probes, Target};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub routes: Routes,
     /// What is logged of requests and connections: `OUTRIGGER_ACCESS_LOG`, `OUTRIGGER_ACCESS_LOG_FORMAT`.
     pub access_log: (Policy, Format),
+    /// Captured DNS, where `ISTIO_META_DNS_CAPTURE` asks for it.
+    pub dns: Option<dns::Settings>,
 }
 
 /// TCP ports of the sidecar's listeners.
@@ -181,6 +184,7 @@ impl Settings {
         let application = reader.application(&ports);
         let routes = reader.routes();
         let access_log = reader.access_log();
+        let dns = reader.dns();
         if reader.errors.is_empty() {
             let limits = Limits::default();
             Ok(Settings {
@@ -194,6 +198,7 @@ impl Settings {
                 application,
                 routes,
                 access_log,
+                dns,
             })
         } else {
             Err(reader.errors)
@@ -345,6 +350,23 @@ impl Reader<'_> {
             }
         });
         (policy, format)
+    }
+
+    fn dns(&mut self) -> Option<dns::Settings> {
+        if !self.boolean("ISTIO_META_DNS_CAPTURE", false) {
+            return None;
+        }
+        let patience = self.duration("DNS_FORWARD_TIMEOUT", Duration::from_secs(5));
+        let servers = match std::fs::read_to_string("/etc/resolv.conf") {
+            Ok(text) => dns::servers(&text),
+            Err(error) => {
+                self.errors.push(format!(
+                    "ISTIO_META_DNS_CAPTURE is set, but /etc/resolv.conf cannot be read: {error}"
+                ));
+                Vec::new()
+            }
+        };
+        Some(dns::Settings { port: contract::DNS_PORT, servers, patience })
     }
 
     fn routes(&mut self) -> Routes {

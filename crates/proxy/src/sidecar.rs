@@ -10,13 +10,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{self, Policy};
 use crate::life::{Life, Phase};
-use crate::listener;
 use crate::logging::Level;
 use crate::settings::{Ports, Settings};
 use crate::status::admin::{self, Admin};
 use crate::status::{self, Status};
 use crate::telemetry::Telemetry;
 use crate::worker::{self, Listeners, Worker};
+use crate::{dns, listener};
 
 /// Runs the sidecar until SIGTERM, SIGINT or `POST /quitquitquit`. Must run on a local runtime.
 ///
@@ -44,6 +44,9 @@ pub async fn run(settings: Settings, log_level: Level) -> Result<(), String> {
     ports.agent = serve_status(status::Listener::Agent, &settings.bind, ports.agent, &status)?;
     ports.metrics = serve_status(status::Listener::Metrics, &settings.bind, ports.metrics, &status)?;
 
+    if let Some(dns) = settings.dns.clone() {
+        dns::start(dns, Arc::clone(&telemetry.dns))?;
+    }
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     ports.admin = serve_status(status::Listener::Admin, &loopback, ports.admin, &status)?;
 

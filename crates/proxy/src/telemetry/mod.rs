@@ -153,12 +153,25 @@ impl Shard {
     }
 }
 
+/// What DNS counts.
+#[derive(Debug, Default)]
+pub struct Dns {
+    /// Queries.
+    pub queries: Counter,
+    /// Queries answered with what had been kept.
+    pub kept: Counter,
+    /// Queries that no server answered.
+    pub failures: Counter,
+}
+
 /// All workers' counters and the labels that they share.
 #[derive(Debug)]
 pub struct Telemetry {
     shards: Vec<Arc<Shard>>,
     identity: Identity,
     started: Instant,
+    /// What DNS counts.
+    pub dns: Arc<Dns>,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
@@ -168,7 +181,7 @@ impl Telemetry {
     /// Counters for `workers` workers of the pod `identity`.
     pub fn new(workers: usize, identity: Identity) -> Telemetry {
         let shards = (0..workers).map(|_| Arc::new(Shard::default())).collect();
-        Telemetry { shards, identity, started: Instant::now() }
+        Telemetry { shards, identity, started: Instant::now(), dns: Arc::default() }
     }
 
     /// The counters of worker number `worker`, counted from 0.
@@ -233,6 +246,14 @@ impl Telemetry {
                 let labels = format!("reporter=\"{}\"", direction.reporter());
                 text.line(name, &labels, self.sum(direction, value));
             }
+        }
+        for (name, help, counter) in [
+            ("outrigger_dns_queries_total", "DNS queries.", &self.dns.queries),
+            ("outrigger_dns_kept_total", "DNS queries answered with what had been kept.", &self.dns.kept),
+            ("outrigger_dns_failures_total", "DNS queries that no server answered.", &self.dns.failures),
+        ] {
+            text.family(name, "counter", help);
+            text.line(name, "", counter.get());
         }
         text.family("istio_build", "gauge", "Version of the proxy.");
         let labels = format!("component=\"proxy\",tag=\"outrigger-{}\"", env!("CARGO_PKG_VERSION"));
