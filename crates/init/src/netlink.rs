@@ -26,6 +26,8 @@ const TYPE_MASK: u16 = 0x3fff;
 const HEADER: usize = 16;
 /// What a socket sends without being asked to take more: the kernel's default.
 const DEFAULT_SEND_BUFFER: usize = 200 * 1024;
+/// What is received at once. The kernel makes its answers to the size that it has been asked with.
+const BUFFER: usize = 16 * 1024;
 /// How often a dump is begun again when the state changed under it.
 const DUMP_ATTEMPTS: usize = 20;
 
@@ -162,7 +164,7 @@ impl Socket {
     pub(crate) fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Socket { fd, buffer: vec![0; 32 * 1024] })
+        Ok(Socket { fd, buffer: vec![0; BUFFER] })
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {

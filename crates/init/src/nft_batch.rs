@@ -29,16 +29,18 @@ impl Batch {
         let mut batch = Batch { messages: Messages::default(), subjects: Vec::new() };
         // The subsystem, in network order, is where other headers have a resource.
         batch.messages.begin(BATCH_BEGIN, 0, &[ANY, 0, 0, 10]).number(1, observed.generation);
+        let same = |a: &Tabled, b: &Tabled| a.name == b.name && a.family == b.family && a.flags == b.flags;
+        let (kept, gone): (Vec<&Tabled>, Vec<&Tabled>) =
+            observed.tables.iter().partition(|table| wanted.iter().any(|other| same(table, other)));
+        // One of the same name with other flags makes room first; the rest goes when ours are in place.
+        let (before, after): (Vec<&Tabled>, Vec<&Tabled>) = gone
+            .into_iter()
+            .partition(|table| wanted.iter().any(|w| w.name == table.name && w.family == table.family));
+        before.into_iter().for_each(|table| batch.remove(table));
         for table in wanted {
-            let there = observed.tables.iter().find(|t| t.name == table.name && t.family == table.family);
-            batch.table(table, there);
+            batch.table(table, kept.iter().copied().find(|there| same(there, table)));
         }
-        for table in &observed.tables {
-            if !wanted.iter().any(|t| t.name == table.name && t.family == table.family) {
-                batch.about(format!("removing table {}", table.name), []);
-                batch.messages.begin(DELETE_TABLE, 0, &header(table.family)).string(1, &table.name);
-            }
-        }
+        after.into_iter().for_each(|table| batch.remove(table));
         for leftover in &observed.leftovers {
             batch.leftover(leftover);
         }
@@ -51,6 +53,11 @@ impl Batch {
 
     fn about(&mut self, subject: String, modules: impl IntoIterator<Item = String>) {
         self.subjects.push((self.messages.last + 1, subject, modules.into_iter().collect()));
+    }
+
+    fn remove(&mut self, table: &Tabled) {
+        self.about(format!("removing table {}", table.name), []);
+        self.messages.begin(DELETE_TABLE, 0, &header(table.family)).string(1, &table.name);
     }
 
     fn table(&mut self, table: &Tabled, there: Option<&Tabled>) {
@@ -77,7 +84,7 @@ impl Batch {
                 self.messages.nested(4, |to| {
                     to.number(1, base.hook).number(2, base.priority as u32);
                 });
-                self.messages.number(5, 1).string(7, &base.kind);
+                self.messages.number(5, base.policy).string(7, &base.kind);
             }
         }
         for chain in &table.chains {

@@ -4,6 +4,8 @@
 use crate::expression::{Expression, chain_name, expressions};
 use crate::rules::{Action, Hook, Rule, RuleSet, Table, TableKind};
 
+/// The policy of every base chain of ours.
+const ACCEPT: u32 = 1;
 /// The number of the family for both IP versions.
 pub(crate) const INET: u8 = 1;
 
@@ -13,6 +15,8 @@ pub(crate) struct Base {
     pub(crate) hook: u32,
     pub(crate) priority: i32,
     pub(crate) kind: String,
+    /// What happens to packets that no rule decides on.
+    pub(crate) policy: u32,
 }
 
 /// A chain as it is, or as it shall be.
@@ -28,6 +32,8 @@ pub(crate) struct Chain {
 pub(crate) struct Tabled {
     pub(crate) family: u8,
     pub(crate) name: String,
+    /// Ours have none; a table can be put to sleep by one.
+    pub(crate) flags: u32,
     pub(crate) chains: Vec<Chain>,
 }
 
@@ -60,7 +66,7 @@ pub(crate) fn wanted(rules: &RuleSet) -> Vec<Tabled> {
             });
             let mut chains: Vec<Chain> = hooks.chain(regular).collect();
             chains.sort_by(|a, b| a.name.cmp(&b.name));
-            Tabled { family: INET, name: table_name(table.kind), chains }
+            Tabled { family: INET, name: table_name(table.kind), flags: 0, chains }
         })
         .collect();
     tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -105,7 +111,7 @@ fn base_chain(table: &Table, hook: Hook, rules: &RuleSet) -> Option<Chain> {
         Hook::Prerouting => 0,
         Hook::Output => 3,
     };
-    let base = Base { hook: number, priority, kind: kind.to_owned() };
+    let base = Base { hook: number, priority, kind: kind.to_owned(), policy: ACCEPT };
     (!entries.is_empty()).then(|| Chain { name: hook_chain_name(hook), base: Some(base), rules: entries })
 }
 

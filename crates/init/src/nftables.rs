@@ -196,7 +196,8 @@ impl Nftables {
         let names = self.dump(GET_TABLE, ANY, None, |message| {
             let family = *message.first()?;
             let name = text(attribute(body(message), 1));
-            (FAMILIES.contains(&family) && is_interesting(family, &name)).then_some((family, name))
+            (FAMILIES.contains(&family) && is_interesting(family, &name))
+                .then(|| (family, name, number(attribute(body(message), 2))))
         })?;
         let mut observed = Observed { generation, tables: Vec::new(), leftovers: Vec::new() };
         if names.is_empty() {
@@ -206,7 +207,7 @@ impl Nftables {
             let attributes = body(message);
             Some((*message.first()?, text(attribute(attributes, 1)), read_chain(attributes)))
         })?;
-        for (family, name) in names {
+        for (family, name, flags) in names {
             let chains: Vec<Chain> = chains
                 .iter()
                 .filter(|(of, table, _)| *of == family && *table == name)
@@ -225,7 +226,7 @@ impl Nftables {
                 })
             })?;
             if ours {
-                observed.tables.push(assemble(family, name, chains, rules));
+                observed.tables.push(assemble(family, name, flags, chains, rules));
             } else {
                 observed.leftovers.push(leftover(family, name, &chains, rules));
             }
@@ -256,20 +257,27 @@ fn read_chain(attributes: &[u8]) -> Chain {
         hook: number(attribute(hook, 1)),
         priority: number(attribute(hook, 2)) as i32,
         kind: text(attribute(attributes, 7)),
+        policy: number(attribute(attributes, 5)),
     });
     Chain { name: text(attribute(attributes, 3)), base, rules: Vec::new() }
 }
 
 type ObservedRule = (String, Vec<u8>, Vec<Expression>);
 
-fn assemble(family: u8, name: String, mut chains: Vec<Chain>, rules: Vec<ObservedRule>) -> Tabled {
+fn assemble(
+    family: u8,
+    name: String,
+    flags: u32,
+    mut chains: Vec<Chain>,
+    rules: Vec<ObservedRule>,
+) -> Tabled {
     for (chain, _, expressions) in rules {
         if let Some(chain) = chains.iter_mut().find(|candidate| candidate.name == chain) {
             chain.rules.push(expressions);
         }
     }
     chains.sort_by(|a, b| a.name.cmp(&b.name));
-    Tabled { family, name, chains }
+    Tabled { family, name, flags, chains }
 }
 
 fn leftover(family: u8, table: String, chains: &[Chain], rules: Vec<ObservedRule>) -> Leftover {

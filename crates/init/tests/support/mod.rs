@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
@@ -22,6 +22,11 @@ pub const BACKENDS: [&str; 3] = ["nftables", "iptables-nft", "iptables-legacy"];
 pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const PROXY: Who = Who { uid: 1337, gid: 1337 };
 pub const APP: Who = Who { uid: 1000, gid: 1000 };
+
+/// Options as the injector passes them, and others that say something of everything.
+pub const DEFAULT: &str = "-u 1337 -g 1337 -m REDIRECT -b * -i * -d 15090,15021,15020";
+pub const OTHER: &str = "-u 1337 -g 1337 -m TPROXY -b 80,8080 -i 10.0.0.0/8,fd00::/8 -x 10.1.0.0/16 -o 25 -c net9 -k vm9 \
+                     --redirect-dns --capture-all-dns --drop-invalid";
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
@@ -107,6 +112,18 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name]).args(arguments.split(' '));
         must(&mut command)
+    }
+
+    /// Waits until the local IPv6 routes are there.
+    pub fn await_routes(&self, wanted: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let routes = self.ip("-6 route show table local");
+            if wanted.iter().all(|route| routes.contains(route)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{wanted:?} are missing: {routes}");
+        }
     }
 
     /// A command inside.
@@ -206,11 +223,14 @@ impl World {
             namespace.ip(&format!("addr add fd09::{last}/64 dev eth0 nodad"));
         }
         peer.ip("addr add 10.96.0.10/32 dev lo");
-        peer.ip("addr add fd96::10/128 dev lo");
+        peer.ip("addr add fd96::10/128 dev lo nodad");
         peer.ip("route add 10.8.0.0/24 via 10.9.0.2");
         peer.ip("route add fd08::/64 via fd09::2");
         pod.ip("route add default via 10.9.0.1");
         pod.ip("route add default via fd09::1");
+        // The kernel finishes IPv6 addresses on its own time.
+        pod.await_routes(&["local fd09::2 ", "multicast ff00::/8 dev eth0 "]);
+        peer.await_routes(&["local fd09::1 ", "local fd96::10 ", "multicast ff00::/8 dev eth0 "]);
         world
     }
 
@@ -262,6 +282,11 @@ pub fn succeeded(output: Output) -> String {
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
     log
+}
+
+/// Whether a run found nothing to do.
+pub fn is_in_place(log: &str) -> bool {
+    log.contains("capture is in place already")
 }
 
 fn domain(address: SocketAddr) -> Domain {
