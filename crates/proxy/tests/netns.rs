@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use support::namespace::{PEER_V4, PEER_V6, POD_V4, POD_V6, Pod, VIP};
@@ -258,4 +259,65 @@ fn without_descriptors_it_backs_off_and_recovers() {
     server.join().unwrap();
     let text = pod.metrics(&sidecar);
     assert!(metric(&text, "outrigger_accept_errors_total", &["reporter=\"source\""]) >= 1.0, "{text}");
+}
+
+/// Reads one response: whether the connection goes on. `None` if there is no whole response.
+fn response(stream: &mut TcpStream) -> Option<bool> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?.to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    head.starts_with("http/1.1 200 ").then(|| !head.contains("connection: close"))
+}
+
+#[test]
+fn a_rolling_restart_loses_no_request() {
+    let pod = Pod::new();
+    let env = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "300ms")];
+    let mut sidecar = pod.sidecar(&env);
+    mirror(pod.inside.listen(POD_V4, 8080));
+    let (served, failed, gone) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // A client that goes elsewhere when it is asked to, once it knows that there is an elsewhere.
+                while !gone.load(Ordering::Relaxed) {
+                    let Ok(stream) = pod.peer.connect((POD_V4, 8080).into()) else {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    let mut stream = patient(stream);
+                    loop {
+                        let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+                        match sent.ok().and_then(|()| response(&mut stream)) {
+                            Some(goes_on) => {
+                                served.fetch_add(1, Ordering::Relaxed);
+                                if !goes_on {
+                                    break;
+                                }
+                            }
+                            None => {
+                                failed.fetch_add(1, Ordering::Relaxed);
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        }
+        eventually("traffic flows", || (served.load(Ordering::Relaxed) > 200).then_some(()));
+        sidecar.terminate();
+        eventually("readiness ends", || {
+            let (code, _) = ask(pod.peer.connect((POD_V4, 15021).into()).unwrap(), "GET", "/healthz/ready");
+            (code == 503).then_some(())
+        });
+        gone.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(failed.into_inner(), 0, "of {} requests", served.into_inner());
+    assert!(sidecar.ended().success());
 }

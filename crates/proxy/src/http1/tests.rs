@@ -514,3 +514,48 @@ fn whatever_is_sent_nothing_panics_and_nothing_hangs() {
         }
     });
 }
+
+#[test]
+fn an_application_that_closes_idle_connections_costs_no_request() {
+    run(async {
+        let harness = std::rc::Rc::new(Harness::new().await);
+        let server = async {
+            loop {
+                let mut stream = harness.accept().await;
+                tokio::task::spawn_local(async move {
+                    // Two answers, and then it leaves without having said so: at once, so that the next request may
+                    // find it open, closing or closed.
+                    for _ in 0..2 {
+                        let mut piece = [0; 1024];
+                        match stream.read(&mut piece).await {
+                            Ok(1..) => say(&mut stream, OK).await,
+                            _ => return,
+                        }
+                    }
+                });
+            }
+        };
+        let clients = async {
+            let tasks: Vec<_> = (0..8)
+                .map(|_| {
+                    let harness = std::rc::Rc::clone(&harness);
+                    tokio::task::spawn_local(async move {
+                        let mut client = harness.client(Declared::Nothing).await;
+                        for _ in 0..300 {
+                            say(&mut client, GET).await;
+                            assert_eq!(until(&mut client, "ok").await, OK);
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = clients => {}
+            () = server => {}
+        }
+        assert_eq!(harness.counted(200, Flag::None, "a"), 8 * 300);
+    });
+}
