@@ -3,8 +3,9 @@
 
 mod prefixed;
 mod record;
+mod request_body;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
@@ -28,7 +29,8 @@ use crate::local::LocalExecutor;
 use crate::telemetry::Flag;
 use crate::{reply, request_id};
 use prefixed::Prefixed;
-use record::{Counted, Record, Recorded};
+use record::{Record, Recorded};
+use request_body::RequestBody;
 
 /// Bytes that a sender may be ahead of its reader, for a stream and for a connection: enough for a gigabit at 8 ms and
 /// 32 ms, and a bound on what a slow reader costs.
@@ -38,9 +40,10 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const STREAMS: u32 = 1024;
 /// A peer that does not answer a ping in this time has gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a request is sent that the upstream does not look at.
+const ATTEMPTS: usize = 3;
 const PING_INTERVAL: Duration = Duration::from_secs(180);
 
-type RequestBody = Counted<Incoming>;
 type ResponseBody = Recorded<Either<Incoming, Full<Bytes>>>;
 
 /// Serves the HTTP/2 connection `client`, of which `seen` has been read. Its upstream connection, or the reason why
@@ -54,6 +57,7 @@ pub(crate) async fn serve(
     let upstream = Rc::new(Upstream {
         captured: Rc::clone(&captured),
         sender: RefCell::default(),
+        number: Cell::new(0),
         first: Mutex::new(first),
     });
     let service = service_fn(|request| {
@@ -93,12 +97,21 @@ pub(crate) async fn serve(
 /// The upstream connection of one client connection.
 struct Upstream {
     captured: Rc<Captured>,
+    /// The connection that takes streams, and the how many-th it is.
     sender: RefCell<Option<SendRequest<RequestBody>>>,
+    number: Cell<u64>,
     /// Held while connecting, so that one connection is opened for all streams that wait.
     first: Mutex<Option<io::Result<TcpStream>>>,
 }
 
 impl Upstream {
+    /// Connection `number` takes no more streams; the next stream opens another, if none has yet.
+    fn leave(&self, number: u64) {
+        if self.number.get() == number {
+            self.sender.borrow_mut().take();
+        }
+    }
+
     fn open(&self) -> Option<SendRequest<RequestBody>> {
         self.sender.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
@@ -127,6 +140,7 @@ impl Upstream {
             .map_err(io::Error::other)?;
         tokio::task::spawn_local(connection);
         *self.sender.borrow_mut() = Some(sender.clone());
+        self.number.set(self.number.get() + 1);
         Ok(sender)
     }
 }
@@ -143,33 +157,52 @@ async fn carry(upstream: &Upstream, request: Request<Incoming>) -> Response<Resp
     if let Err(reason) = address(&mut request) {
         return answer(record, 400, Flag::DownstreamProtocol, reason);
     }
-    let mut request = request.map(|body| Counted::new(body, Rc::clone(&record)));
-    let mut again = true;
-    loop {
+    let (head, body) = request.into_parts();
+    let mut body = RequestBody::new(body, Rc::clone(&record));
+    let source = body.source();
+    let side = captured.shared.shard.side(captured.direction);
+    for attempt in 0..ATTEMPTS {
         let mut sender = match upstream.sender().await {
             Ok(sender) => sender,
             Err(error) => return answer(record, 503, Flag::UpstreamFailed, &reply::unreachable(&error)),
         };
-        match sender.try_send_request(request).await {
+        let number = upstream.number.get();
+        if attempt > 0 {
+            side.retried.add(1);
+        }
+        let error = match sender.try_send_request(Request::from_parts(head.clone(), body)).await {
             Ok(response) => {
+                source.borrow_mut().settle();
                 let (head, body) = response.into_parts();
                 record.answered(head.status, &head.headers);
                 return Response::from_parts(head, Recorded::new(Either::Left(body), record));
             }
-            Err(mut error) => match error.take_message() {
-                // The upstream left before it was sent; nobody can have done it.
-                Some(unsent) if again => {
-                    captured.shared.shard.side(captured.direction).retried.add(1);
-                    again = false;
-                    request = unsent;
-                }
-                _ => {
-                    let error = io::Error::other(error.into_error());
-                    return answer(record, 503, Flag::UpstreamReset, &reply::disconnected(&error));
-                }
-            },
+            Err(error) => error,
+        };
+        // What was never sent, and what the upstream says it never looked at, cannot have been done.
+        let unsent = error.message().is_some();
+        let error = error.into_error();
+        if !(unsent || refused(&error)) || !source.borrow().again() {
+            return answer(record, 503, Flag::UpstreamReset, &reply::disconnected(&io::Error::other(error)));
         }
+        upstream.leave(number);
+        body = RequestBody::again(&source, Rc::clone(&record));
     }
+    answer(
+        record,
+        503,
+        Flag::UpstreamReset,
+        "upstream connect error or disconnect/reset before headers. refused again",
+    )
+}
+
+/// Whether the upstream says that it did not process a stream: it refused it, or it goes away and the stream came
+/// after its last one (RFC 9113, sections 6.8 and 8.7).
+fn refused(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 /// The fields that a request gets if it has none.

@@ -70,6 +70,11 @@ impl Record {
         self.flag.set(flag);
     }
 
+    /// Bytes of the request came.
+    pub(super) fn receive(&self, count: usize) {
+        self.received.set(self.received.get() + count as u64);
+    }
+
     fn grpc_status_of(&self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok())
         {
@@ -116,44 +121,6 @@ impl Drop for Record {
             upstream: captured.route.address,
             peer: captured.peer,
         });
-    }
-}
-
-/// A request's body, counted.
-pub(super) struct Counted<B> {
-    body: B,
-    record: Rc<Record>,
-}
-
-impl<B> Counted<B> {
-    pub(super) fn new(body: B, record: Rc<Record>) -> Counted<B> {
-        Counted { body, record }
-    }
-}
-
-impl<B: Body + Unpin> Body for Counted<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.record.received.set(self.record.received.get() + data.remaining() as u64);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -248,3 +248,36 @@ fn what_is_not_http2_after_its_preface_is_closed() {
         assert!(answer.len() < 200);
     });
 }
+
+#[test]
+fn a_stream_that_was_refused_goes_to_another_connection_with_its_whole_body() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        let mut client = client(&harness).await;
+        let asking = client.send_request(grpc(Bytes::from("payload")));
+        let server = async {
+            let mut refusing = h2::server::handshake(harness.accept().await).await.unwrap();
+            let (request, mut respond) = refusing.accept().await.unwrap().unwrap();
+            let mut body = request.into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "payload");
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            let refusing = async { while refusing.accept().await.is_some() {} };
+            let serving = async {
+                let stream = harness.accept().await;
+                let echo = service_fn(|request: Request<Incoming>| async {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    Ok::<_, Infallible>(Response::new(Full::new(body)))
+                });
+                let server = hyper::server::conn::http2::Builder::new(LocalExecutor);
+                server.serve_connection(TokioIo::new(stream), echo).await.unwrap();
+            };
+            tokio::join!(refusing, serving);
+        };
+        let response = tokio::select! {
+            response = asking => response.unwrap(),
+            () = server => panic!("the servers ended first"),
+        };
+        assert_eq!(response.status(), 200);
+        assert_eq!(harness.shared.shard.inbound.retried.get(), 1);
+    });
+}
