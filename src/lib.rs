@@ -19,5 +19,6 @@ pub mod policy;
 pub mod settings;
 pub mod telemetry;
 pub mod template;
+pub mod uninject;
 pub mod webhook;
 pub mod yaml;

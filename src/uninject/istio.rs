@@ -1,0 +1,198 @@
+//! A pod that Istio's injector, or pack `istio`, has injected: taken back from what is left in it.
+//!
+//! The status annotation names what was added; the sidecar's environment holds the application's probes and the
+//! metrics annotations as they were; the overrides annotation holds containers of the user's own. What the injector
+//! leaves no trace of cannot be told from what the user wrote: a label or annotation that has just the value that
+//! injection gives is taken for injection's.
+
+use outrigger_contract::{AGENT_PORT, INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER};
+use serde_json::{Value, json};
+
+use super::{remove_status, status};
+
+const OVERRIDES: &str = "proxy.istio.io/overrides";
+const PROBES: &str = "ISTIO_KUBE_APP_PROBERS";
+const METRICS: &str = "ISTIO_PROMETHEUS_ANNOTATIONS";
+
+/// Annotations that only injection writes.
+const ANNOTATIONS: [&str; 3] = [OVERRIDES, "istio.io/rev", "prometheus.istio.io/secure-port"];
+/// Labels that only injection writes.
+const LABELS: [(&str, &str); 2] =
+    [("security.istio.io/tlsMode", "istio"), ("networking.istio.io/tunnel", "http")];
+
+/// `None` where the pod carries no status.
+pub(super) fn uninject(pod: &Value) -> Option<Value> {
+    // Istio before 1.0 left a text in place of names.
+    let status: Value = serde_json::from_str(status(pod)?).unwrap_or_else(
+        |_| json!({"containers": [PROXY_CONTAINER], "initContainers": [INIT_CONTAINER, "enable-core-dump"]}),
+    );
+    let mut before = pod.clone();
+    let sidecar = sidecar(pod).cloned().unwrap_or(Value::Null);
+    restore_probes(&mut before, &sidecar);
+    restore_metrics(&mut before, &sidecar);
+    for list in ["initContainers", "containers", "volumes", "imagePullSecrets"] {
+        take_away(&mut before, list, &status[list]);
+    }
+    restore_overrides(&mut before);
+    restore_metadata(&mut before, &sidecar);
+    remove_status(&mut before);
+    for map in ["annotations", "labels"] {
+        drop_if_empty(&mut before, "/metadata", map);
+    }
+    drop_if_empty(&mut before, "", "metadata");
+    Some(before)
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers"].into_iter().flat_map(|list| pod["spec"][list].as_array()).flatten()
+}
+
+fn sidecar(pod: &Value) -> Option<&Value> {
+    containers(pod).find(|container| container["name"] == PROXY_CONTAINER)
+}
+
+/// A variable of the sidecar that holds JSON.
+fn variable(sidecar: &Value, name: &str) -> Option<Value> {
+    let variable = sidecar["env"].as_array()?.iter().find(|variable| variable["name"] == name)?;
+    serde_json::from_str(variable["value"].as_str()?).ok()
+}
+
+fn take_away(pod: &mut Value, list: &str, names: &Value) {
+    let Some(names) = names.as_array() else { return };
+    if let Some(items) = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) {
+        items.retain(|item| !names.contains(&item["name"]));
+    }
+    drop_if_empty(pod, "/spec", list);
+}
+
+/// Drops a field that holds nothing, of the object at a JSON pointer.
+fn drop_if_empty(pod: &mut Value, object: &str, field: &str) {
+    let Some(of) = pod.pointer_mut(object) else { return };
+    let empty = match of.get(field) {
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(fields)) => fields.is_empty(),
+        _ => false,
+    };
+    if let (true, Some(fields)) = (empty, of.as_object_mut()) {
+        fields.shift_remove(field);
+    }
+}
+
+/// The user's own containers of injected names.
+fn restore_overrides(pod: &mut Value) {
+    let overrides =
+        pod["metadata"]["annotations"][OVERRIDES].as_str().and_then(|text| serde_json::from_str(text).ok());
+    let overrides: Value = overrides.unwrap_or(Value::Null);
+    for list in ["initContainers", "containers"] {
+        let Some(own) = overrides[list].as_array().filter(|own| !own.is_empty()) else { continue };
+        let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { continue };
+        if let Some(items) = spec.entry(list).or_insert_with(|| json!([])).as_array_mut() {
+            items.retain(|item| own.iter().all(|o| o["name"] != item["name"]));
+            items.extend(own.iter().cloned());
+        }
+    }
+}
+
+/// Probes and lifecycle handlers as they were before they were turned to the agent.
+fn restore_probes(pod: &mut Value, sidecar: &Value) {
+    let Some(Value::Object(probes)) = variable(sidecar, PROBES) else { return };
+    for (path, probe) in probes {
+        let Some((container, place)) = place_of(&path) else { continue };
+        for list in ["initContainers", "containers"] {
+            let items =
+                pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut).into_iter().flatten();
+            for item in items.filter(|item| item["name"] == container) {
+                let handler = item.pointer_mut(place).and_then(Value::as_object_mut);
+                let Some(handler) = handler.filter(|h| is_turned(h.get("httpGet"), &path)) else { continue };
+                for kind in ["httpGet", "tcpSocket", "grpc"] {
+                    if let Some(original) = probe.get(kind) {
+                        handler.shift_remove("httpGet");
+                        handler.insert(kind.to_owned(), original.clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Container and JSON pointer of a probe's path at the agent: `/app-health/web/livez`.
+fn place_of(path: &str) -> Option<(&str, &'static str)> {
+    let (container, probe) = path.trim_start_matches('/').split_once('/')?.1.split_once('/')?;
+    let place = match probe {
+        "livez" => "/livenessProbe",
+        "readyz" => "/readinessProbe",
+        "startupz" => "/startupProbe",
+        "prestopz" => "/lifecycle/preStop",
+        "poststartz" => "/lifecycle/postStart",
+        _ => return None,
+    };
+    Some((container, place))
+}
+
+fn is_turned(http_get: Option<&Value>, path: &str) -> bool {
+    http_get.is_some_and(|http_get| http_get["path"] == path)
+}
+
+/// The metrics annotations as they were before they named the agent.
+fn restore_metrics(pod: &mut Value, sidecar: &Value) {
+    let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let agent = AGENT_PORT.to_string();
+    let is = |key: &str, value: &str| annotations.get(key).is_some_and(|v| v == value);
+    if !(is("prometheus.io/path", METRICS_PATH) && is("prometheus.io/port", &agent)) {
+        return;
+    }
+    let before = variable(sidecar, METRICS).unwrap_or(Value::Null);
+    for (key, field) in
+        [("prometheus.io/scrape", "scrape"), ("prometheus.io/path", "path"), ("prometheus.io/port", "port")]
+    {
+        match before[field].as_str().filter(|value| !value.is_empty()) {
+            Some(value) => annotations.insert(key.to_owned(), value.into()),
+            None => annotations.shift_remove(key),
+        };
+    }
+    if let Some(targets) = before["targets"].as_str().filter(|value| !value.is_empty()) {
+        annotations.insert("prometheus.istio.io/scrape-targets".to_owned(), targets.into());
+    }
+}
+
+fn restore_metadata(pod: &mut Value, sidecar: &Value) {
+    let first = pod["spec"]["containers"][0]["name"].clone();
+    let env = |name: &str| {
+        let variable = sidecar["env"].as_array()?.iter().find(|v| v["name"] == name)?;
+        variable["value"].as_str().map(str::to_owned)
+    };
+    let network = env("ISTIO_META_NETWORK");
+    if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()));
+        for key in ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"]
+        {
+            if annotations.get(key) == Some(&first) {
+                annotations.shift_remove(key);
+            }
+        }
+    }
+    let workload = env("ISTIO_META_WORKLOAD_NAME");
+    if let Some(labels) = pod.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        let label =
+            |key: &str| labels.get(key).and_then(Value::as_str).filter(|v| !v.is_empty()).map(str::to_owned);
+        let name = label("app.kubernetes.io/name").or_else(|| label("app")).or(workload);
+        let revision =
+            label("app.kubernetes.io/version").or_else(|| label("version")).unwrap_or("latest".to_owned());
+        let canonical = name.map(|name| {
+            let short: String = name.chars().take(63).collect();
+            short.trim_matches(['-', '_', '.']).to_owned()
+        });
+        let given = [
+            ("service.istio.io/canonical-name", canonical),
+            ("service.istio.io/canonical-revision", Some(revision)),
+            ("topology.istio.io/network", network),
+        ];
+        labels.retain(|key, value| {
+            let fixed = LABELS.iter().any(|(k, v)| k == key && value == v);
+            let derived = given.iter().any(|(k, v)| k == key && v.as_deref() == value.as_str());
+            !fixed && !derived
+        });
+    }
+}

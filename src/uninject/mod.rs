@@ -1,0 +1,43 @@
+//! The way back: a pod as it was before injection.
+//!
+//! Injection leaves a record of how to undo it in the status annotation ([`undo`]), and undoing it gives back the
+//! pod as its author sent it. Where there is no such record, because Istio's own injector was at work or the pack
+//! promises the very same pods, the pod is taken back from what Istio leaves behind ([`istio`]).
+
+mod istio;
+pub mod undo;
+
+use outrigger_contract::STATUS_ANNOTATION;
+use serde_json::Value;
+
+/// Field of the status annotation that holds the record.
+pub const UNDO: &str = "undo";
+
+/// The pod before it was injected; `None` where it carries no injection.
+pub fn uninject(pod: &Value) -> Option<Value> {
+    recorded(pod).or_else(|| istio::uninject(pod))
+}
+
+/// The pod before it was injected, by the record that injection left; `None` where there is none.
+pub fn recorded(pod: &Value) -> Option<Value> {
+    let status: Value = serde_json::from_str(status(pod)?).ok()?;
+    let record = status.get(UNDO)?;
+    let mut before = pod.clone();
+    remove_status(&mut before);
+    undo::apply(&mut before, record);
+    Some(before)
+}
+
+/// The status annotation.
+fn status(pod: &Value) -> Option<&str> {
+    pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str()
+}
+
+fn remove_status(pod: &mut Value) {
+    if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.shift_remove(STATUS_ANNOTATION);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::undo::{apply, record};
+use super::*;
+
+fn comes_back(before: &Value, after: &Value) -> Value {
+    let record = record(before, after);
+    let mut undone = after.clone();
+    apply(&mut undone, &record);
+    assert_eq!(undone, *before, "{record}");
+    record
+}
+
+#[test]
+fn a_record_is_short_and_names_what_was_added() {
+    let before = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "env": [{"name": "A"}]}]}});
+    let after = json!({
+        "metadata": {"labels": {"app": "web", "x": "y"}, "annotations": {"a": "b"}},
+        "spec": {
+            "initContainers": [{"name": "init", "args": ["-x"]}],
+            "containers": [{"name": "proxy"}, {"name": "app", "env": [{"name": "A"}, {"name": "B"}]}],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    });
+    assert_eq!(
+        comes_back(&before, &after),
+        json!({
+            "metadata": {"labels": {"x": null}, "annotations": {"a": null, "": null}},
+            "spec": {
+                "initContainers": {"init": null, "": null},
+                "containers": {"proxy": null, "app": {"env": {"B": null}}},
+                "volumes": {"data": null, "": null},
+            },
+        })
+    );
+}
+
+#[test]
+fn what_was_replaced_moved_or_taken_away_comes_back() {
+    let before = json!({"spec": {"a": 1, "gone": [1], "containers": [{"name": "p", "x": 1}, {"name": "q"}, {"name": "r"}]}});
+    let after = json!({"spec": {"a": {"b": 2}, "containers": [{"name": "r"}, {"name": "q"}], "initContainers": [{"name": "p"}]}});
+    let record = comes_back(&before, &after);
+    assert_eq!(record["spec"]["a"], json!({"=": 1}));
+    assert_eq!(
+        record["spec"]["containers"],
+        json!({"p": {"=": {"name": "p", "x": 1}}, "#": ["p", "q", "r"]})
+    );
+}
+
+#[test]
+fn what_others_did_in_between_stays() {
+    let before = json!({"metadata": {}, "spec": {"containers": [{"name": "app"}]}});
+    let after = json!({"metadata": {"labels": {"ours": "1"}}, "spec": {
+        "containers": [{"name": "app"}, {"name": "proxy"}], "volumes": [{"name": "ours"}]}});
+    let record = record(&before, &after);
+    let mut changed = json!({"metadata": {"labels": {"theirs": "2", "ours": "changed"}}, "spec": {
+        "containers": [{"name": "other"}, {"name": "proxy", "defaulted": true}, {"name": "app", "imagePullPolicy": "Always"}],
+        "volumes": [{"name": "token"}, {"name": "ours"}], "nodeName": "n"}});
+    apply(&mut changed, &record);
+    assert_eq!(
+        changed,
+        json!({"metadata": {"labels": {"theirs": "2"}}, "spec": {
+            "containers": [{"name": "other"}, {"name": "app", "imagePullPolicy": "Always"}],
+            "volumes": [{"name": "token"}], "nodeName": "n"}})
+    );
+    let mut odd = json!({"metadata": 1, "spec": {"containers": {}}});
+    apply(&mut odd, &record);
+    assert_eq!(odd, json!({"metadata": 1, "spec": {"containers": {}}}));
+}
+
+#[test]
+fn names_of_the_record_itself_are_no_trap() {
+    for name in ["", "=", "#"] {
+        comes_back(
+            &json!({"metadata": {"labels": {"a": "b"}}}),
+            &json!({"metadata": {"labels": {"a": "b", name: "c"}}}),
+        );
+        comes_back(&json!({"metadata": {}}), &json!({"metadata": {"labels": {name: "c"}}}));
+        comes_back(&json!({"spec": {}}), &json!({"spec": {"volumes": [{"name": name}]}}));
+    }
+    comes_back(
+        &json!({"spec": {"volumes": []}}),
+        &json!({"spec": {"volumes": [{"name": "a"}, {"name": "a"}]}}),
+    );
+    comes_back(&json!({"spec": {"volumes": [{"x": 1}]}}), &json!({"spec": {"volumes": [{"name": "a"}]}}));
+}
+
+#[test]
+fn a_pod_that_istio_injected_is_taken_back_from_its_traces() {
+    let before = json!({
+        "metadata": {
+            "labels": {"app": "web", "version": "v1"},
+            "annotations": {"prometheus.io/port": "9090", "prometheus.io/scrape": "true", "mine": "stays"},
+        },
+        "spec": {
+            "containers": [{
+                "name": "app",
+                "livenessProbe": {"httpGet": {"path": "/live", "port": 80}, "periodSeconds": 5},
+                "readinessProbe": {"tcpSocket": {"port": 80}},
+                "lifecycle": {"preStop": {"httpGet": {"path": "/stop", "port": 80}}},
+            }],
+            "volumes": [{"name": "data"}],
+        },
+    });
+    let probers = json!({
+        "/app-health/app/livez": {"httpGet": {"path": "/live", "port": 80}, "timeoutSeconds": 1},
+        "/app-health/app/readyz": {"tcpSocket": {"port": 80}},
+        "/app-lifecycle/app/prestopz": {"httpGet": {"path": "/stop", "port": 80}},
+    });
+    let status = json!({"initContainers": ["istio-init", "istio-proxy"], "containers": null,
+        "volumes": ["istio-envoy"], "imagePullSecrets": ["pull"], "revision": "default"});
+    let turned = |path: &str| json!({"path": path, "port": 15020});
+    let after = json!({
+        "metadata": {
+            "labels": {"app": "web", "version": "v1", "security.istio.io/tlsMode": "istio",
+                "service.istio.io/canonical-name": "web", "service.istio.io/canonical-revision": "v1"},
+            "annotations": {"mine": "stays", "istio.io/rev": "default", "prometheus.io/port": "15020",
+                "prometheus.io/path": "/stats/prometheus", "prometheus.io/scrape": "true",
+                "kubectl.kubernetes.io/default-container": "app",
+                "kubectl.kubernetes.io/default-logs-container": "app", STATUS_ANNOTATION: status.to_string()},
+        },
+        "spec": {
+            "initContainers": [{"name": "istio-init"}, {"name": "istio-proxy", "env": [
+                {"name": "ISTIO_PROMETHEUS_ANNOTATIONS", "value": "{\"scrape\":\"true\",\"path\":\"\",\"port\":\"9090\"}"},
+                {"name": "ISTIO_KUBE_APP_PROBERS", "value": probers.to_string()}]}],
+            "containers": [{
+                "name": "app",
+                "livenessProbe": {"httpGet": turned("/app-health/app/livez"), "periodSeconds": 5},
+                "readinessProbe": {"httpGet": turned("/app-health/app/readyz")},
+                "lifecycle": {"preStop": {"httpGet": turned("/app-lifecycle/app/prestopz")}},
+            }],
+            "volumes": [{"name": "istio-envoy"}, {"name": "data"}],
+            "imagePullSecrets": [{"name": "pull"}],
+        },
+    });
+    assert_eq!(uninject(&after), Some(before.clone()));
+    assert_eq!(uninject(&before), None);
+}
+
+#[test]
+fn overrides_give_the_users_containers_back() {
+    let own = json!({"name": "istio-proxy", "image": "mine"});
+    let status = json!({"initContainers": null, "containers": ["istio-proxy"]});
+    let after = json!({
+        "metadata": {"annotations": {
+            STATUS_ANNOTATION: status.to_string(),
+            "proxy.istio.io/overrides": json!({"containers": [own]}).to_string(),
+        }},
+        "spec": {"containers": [{"name": "istio-proxy", "image": "mine", "args": ["x"]}, {"name": "app"}]},
+    });
+    assert_eq!(uninject(&after), Some(json!({"spec": {"containers": [{"name": "app"}, own]}})));
+}
+
+#[test]
+fn the_status_of_the_oldest_istio_is_understood() {
+    let after = json!({
+        "metadata": {"annotations": {STATUS_ANNOTATION: "injected-version-root@host-0.2.6-081ffece"}, "labels": {"app": "sleep"}},
+        "spec": {"containers": [{"name": "sleep"}, {"name": "istio-proxy"}], "initContainers": [{"name": "istio-init"}]},
+    });
+    let before =
+        json!({"metadata": {"labels": {"app": "sleep"}}, "spec": {"containers": [{"name": "sleep"}]}});
+    assert_eq!(uninject(&after), Some(before));
+}
+
+/// Pods and what could become of them: few names, so that they meet.
+fn pod() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        Just(json!(1)),
+        Just(json!("x")),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([1, "x"]))
+    ];
+    let names = || prop::sample::select(vec!["a", "b", "c", "", "=", "#", "env", "name"]);
+    let value = leaf.prop_recursive(2, 8, 3, move |inner| {
+        prop::collection::vec((names(), inner), 0..3)
+            .prop_map(|f| Value::Object(f.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Map<_, _>>()))
+    });
+    let item = (prop::sample::select(vec!["a", "b", "c", "d", ""]), prop::option::of(value.clone()))
+        .prop_map(|(name, env)| {
+            env.map_or_else(|| json!({"name": name}), |env| json!({"name": name, "env": env, "x": env}))
+        });
+    let list = prop::option::of(prop::collection::vec(item, 0..4));
+    let map = prop::option::of(value);
+    (map.clone(), map.clone(), list.clone(), list.clone(), list, map).prop_map(|(labels, annotations, init, containers, volumes, other)| {
+        let some = |fields: Vec<(&str, Option<Value>)>| -> Value {
+            Value::Object(fields.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect())
+        };
+        let list = |items: Option<Vec<Value>>| items.map(Value::from);
+        json!({
+            "metadata": some(vec![("labels", labels), ("annotations", annotations)]),
+            "spec": some(vec![("initContainers", list(init)), ("containers", list(containers)), ("volumes", list(volumes)), ("other", other)]),
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_record_leads_back_from_anything_to_anything(before in pod(), after in pod()) {
+        comes_back(&before, &after);
+    }
+
+    #[test]
+    fn taking_back_any_pod_does_not_panic(mut pod in pod(), status in "[a-z{}\":,\\[\\]]{0,20}") {
+        if let Some(annotations) = pod["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.insert(STATUS_ANNOTATION.to_owned(), status.into());
+        }
+        let _ = uninject(&pod);
+    }
+}
