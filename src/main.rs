@@ -18,6 +18,8 @@ struct CommandLine {
 enum Command {
     Serve(commands::serve::Serve),
     Inject(Box<commands::inject::Inject>),
+    Uninject(Box<commands::uninject::Uninject>),
+    Diff(Box<commands::diff::Diff>),
     Explain(Box<commands::explain::Explain>),
     Certs(commands::certs::Certs),
     Completions(commands::completions::Completions),
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Serve(command) => command.run(),
         Command::Inject(command) => return command.run(),
+        Command::Uninject(command) => return command.run(),
+        Command::Diff(command) => return command.run(),
         Command::Explain(command) => return command.run(),
         Command::Certs(command) => command.run(),
         Command::Completions(command) => command.run(CommandLine::command()),

@@ -9,9 +9,11 @@ use outrigger::mistakes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::inject::injector;
 use super::manifests::{self, ManifestFlags, Namespaces, Parsed};
 use super::output;
 use super::report::{BAD, DIM, GOOD, Report, STRONG, WARNING};
+use super::rewrite;
 use super::settings::SettingsFlags;
 
 /// Say why a workload is, or is not, injected: every rule with its outcome.
@@ -82,17 +84,11 @@ enum RuleOutcome {
 impl Explain {
     /// Runs the command.
     pub(crate) fn run(self) -> ExitCode {
-        let mut report = Report::default();
-        if let Err(failure) = self.explain(&mut report) {
-            report.failure(failure);
-        }
-        report.print("");
-        if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        rewrite::reported(|report| self.explain(report).map(|()| String::new()))
     }
 
     fn explain(&self, report: &mut Report) -> Result<(), String> {
-        let injector = Injector::new(self.settings.settings()?).map_err(|e| e.to_string())?;
-        injector.settings().warnings().into_iter().for_each(|warning| report.warning(warning));
+        let injector = injector(&self.settings, report)?;
         let (streams, failures) = self.manifests.read();
         failures.into_iter().for_each(|failure| report.failure(failure));
         let parsed = manifests::parse(&streams);

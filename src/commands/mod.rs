@@ -2,11 +2,14 @@
 
 pub(crate) mod certs;
 pub(crate) mod completions;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod inject;
 mod manifests;
 mod output;
 mod report;
+mod rewrite;
 pub(crate) mod serve;
 mod settings;
 mod trial;
+pub(crate) mod uninject;

@@ -14,6 +14,7 @@ use crate::policy::{self, Decision, Facts, Reason};
 use crate::settings::Settings;
 use crate::template::Templates;
 use crate::template::packs::{Pack, overlay_values};
+use crate::uninject;
 pub use owner::Owner;
 
 /// Annotation with which a pod chooses its templates, comma separated.
@@ -131,6 +132,10 @@ impl Injector {
                 .map_err(|e| Error::Internal(format!("{}: {e}", subject(pod, request))))?;
         }
         self.finish(&mut injected, &rendered.all);
+        // Pack `istio` promises the very pods that Istio makes.
+        if self.settings.pack != "istio" {
+            uninject::leave_record(pod, &mut injected);
+        }
         let pod = (injected != *pod).then_some(injected);
         Ok(Injection { decision, pod })
     }

@@ -81,8 +81,10 @@ fn a_native_sidecar_comes_before_the_pods_own_init_containers() {
     assert_eq!(args, want);
     let annotations = &pod["metadata"]["annotations"];
     assert_eq!(annotations["kubectl.kubernetes.io/default-container"], "web");
-    let status: Value =
+    let mut status: Value =
         serde_json::from_str(annotations["sidecar.istio.io/status"].as_str().unwrap()).unwrap();
+    let undo = status.as_object_mut().unwrap().shift_remove("undo").unwrap();
+    assert_eq!(undo["spec"], json!({"initContainers": {"istio-init": null, "istio-proxy": null}}));
     let want = json!({"initContainers": ["istio-init", "istio-proxy"], "containers": null, "volumes": null,
         "imagePullSecrets": null, "revision": "default"});
     assert_eq!(status, want);

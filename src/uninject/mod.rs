@@ -28,6 +28,30 @@ pub fn recorded(pod: &Value) -> Option<Value> {
     Some(before)
 }
 
+/// Leaves the record in the status annotation of an injected pod; `sent` is the pod as it came. A pod that came
+/// with an injection of another's, which left no record, gets none.
+pub fn leave_record(sent: &Value, injected: &mut Value) {
+    let original = recorded(sent);
+    let before = match (&original, status(sent)) {
+        (Some(original), _) => original,
+        (None, None) => sent,
+        (None, Some(_)) => return,
+    };
+    let Some(mut status) = status(injected).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return;
+    };
+    let mut after = injected.clone();
+    remove_status(&mut after);
+    if let Some(fields) = status.as_object_mut() {
+        fields.insert(UNDO.to_owned(), undo::record(before, &after));
+    }
+    if let Some(annotation) =
+        injected.pointer_mut("/metadata/annotations").and_then(|a| a.get_mut(STATUS_ANNOTATION))
+    {
+        *annotation = status.to_string().into();
+    }
+}
+
 /// The status annotation.
 fn status(pod: &Value) -> Option<&str> {
     pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str()

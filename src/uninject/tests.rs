@@ -3,6 +3,8 @@ use serde_json::{Map, Value, json};
 
 use super::undo::{apply, record};
 use super::*;
+use crate::injection::{Injector, Request};
+use crate::settings::Settings;
 
 fn comes_back(before: &Value, after: &Value) -> Value {
     let record = record(before, after);
@@ -210,5 +212,107 @@ proptest! {
             annotations.insert(STATUS_ANNOTATION.to_owned(), status.into());
         }
         let _ = uninject(&pod);
+    }
+}
+
+/// Pods that an API server would take, with everything that injection looks at.
+fn valid_pod() -> impl Strategy<Value = Value> {
+    let label = prop::sample::select(vec![
+        ("app", "web"),
+        ("version", "v1"),
+        ("app.kubernetes.io/name", "shop"),
+        ("security.istio.io/tlsMode", "istio"),
+        ("service.istio.io/canonical-name", "web"),
+        ("service.istio.io/canonical-revision", "latest"),
+        ("x", "y"),
+    ]);
+    let annotation = prop::sample::select(vec![
+        ("prometheus.io/scrape", "true"),
+        ("prometheus.io/port", "9090"),
+        ("prometheus.io/path", "/m"),
+        ("kubectl.kubernetes.io/default-container", "app"),
+        ("kubectl.kubernetes.io/default-logs-container", "other"),
+        ("istio.io/rev", "default"),
+        ("sidecar.istio.io/proxyCPU", "100m"),
+        ("sidecar.istio.io/nativeSidecar", "false"),
+        ("traffic.sidecar.istio.io/excludeInboundPorts", "81"),
+        ("mine", "1"),
+    ]);
+    let map = |pairs: Vec<(&str, &str)>| -> Value {
+        pairs.into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect::<Map<_, _>>().into()
+    };
+    let probe = prop::option::of(prop::sample::select(vec![
+        json!({"httpGet": {"path": "/live", "port": 80}, "periodSeconds": 3}),
+        json!({"httpGet": {"port": "http", "scheme": "HTTPS"}}),
+        json!({"tcpSocket": {"port": 80}}),
+        json!({"grpc": {"port": 80}}),
+        json!({"exec": {"command": ["true"]}}),
+    ]));
+    let container = (prop::sample::select(vec!["app", "other", "web", "istio-proxy", "istio-init"]), probe.clone(), probe)
+        .prop_map(|(name, live, ready)| {
+            let mut c = json!({"name": name, "image": "app:1", "ports": [{"containerPort": 80, "name": "http"}],
+                "env": [{"name": "A", "value": "b"}], "future": {"field": [1]}});
+            let fields = c.as_object_mut().unwrap();
+            fields.extend(live.map(|p| ("livenessProbe".to_owned(), p)));
+            fields.extend(ready.map(|p| ("readinessProbe".to_owned(), p)));
+            c
+        });
+    let distinct = |mut items: Vec<Value>| {
+        let mut names = Vec::new();
+        items.retain(|item| {
+            !names.contains(&item["name"]) && {
+                names.push(item["name"].clone());
+                true
+            }
+        });
+        items
+    };
+    let option_map = move |pairs: BoxedStrategy<(&'static str, &'static str)>| {
+        prop::option::of(prop::collection::vec(pairs, 0..5).prop_map(map))
+    };
+    let spec = prop::sample::select(vec![
+        json!({}),
+        json!({"volumes": [{"name": "data", "emptyDir": {}}]}),
+        json!({"volumes": []}),
+        json!({"imagePullSecrets": [{"name": "pull"}]}),
+        json!({"securityContext": {"fsGroup": 7}}),
+        json!({"initContainers": []}),
+    ]);
+    (
+        prop::option::of((option_map(label.boxed()), option_map(annotation.boxed()))),
+        prop::collection::vec(container.clone(), 1..4),
+        prop::collection::vec(container, 0..3),
+        spec,
+    )
+        .prop_map(move |(metadata, containers, init, spec)| {
+            let mut spec = spec;
+            spec["containers"] = distinct(containers.clone()).into();
+            let names: Vec<_> = containers.iter().map(|c| c["name"].clone()).collect();
+            let init: Vec<_> = distinct(init).into_iter().filter(|c| !names.contains(&c["name"])).collect();
+            if !init.is_empty() {
+                spec["initContainers"] = init.into();
+            }
+            let mut pod = json!({"spec": spec});
+            if let Some((labels, annotations)) = metadata {
+                pod["metadata"] = json!({"name": "p"});
+                let fields = pod["metadata"].as_object_mut().unwrap();
+                fields.extend(labels.map(|l| ("labels".to_owned(), l)));
+                fields.extend(annotations.map(|a| ("annotations".to_owned(), a)));
+            }
+            pod
+        })
+}
+
+proptest! {
+    #[test]
+    fn uninjecting_an_injected_pod_gives_it_back(pod in valid_pod()) {
+        let injector = Injector::new(Settings::default()).unwrap();
+        let request = Request::default();
+        // A pod that is refused is not injected; what may be refused is not the matter here.
+        if let Ok(injection) = injector.inject(&pod, &request) {
+            let injected = injection.pod.unwrap();
+            prop_assert_eq!(uninject(&injected), Some(pod));
+            prop_assert_eq!(injector.inject(&injected, &request).unwrap().pod, None);
+        }
     }
 }
