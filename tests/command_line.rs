@@ -610,3 +610,54 @@ fn diff_shows_what_injection_would_change_and_nothing_else() {
     let nothing = outrigger_reads(&["diff", "-f", "-"], &injected.out);
     assert_eq!((nothing.code, nothing.out.as_str()), (0, ""), "{}", nothing.err);
 }
+
+#[test]
+fn an_istio_installations_config_map_serves_as_settings_once_a_pack_is_named() {
+    let config_map =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/settings/istio-sidecar-injector.yaml");
+    let config_map = config_map.to_str().unwrap();
+    let folder = folder(&[
+        (
+            "mesh.yaml",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata: {mesh: 'rootNamespace: root'}\n",
+        ),
+        ("pod.yaml", &pod("p", ", labels: {app: p}")),
+    ]);
+    let pod = path(&folder, "pod.yaml");
+    let run = outrigger(&["explain", "-f", &pod, "-o", "json", "--injectConfigFile", config_map]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("is a Go template") && run.err.contains("--pack istio"), "{}", run.err);
+    let run = outrigger(&[
+        "explain",
+        "-f",
+        &pod,
+        "-o",
+        "json",
+        "--injectConfigFile",
+        config_map,
+        "--pack",
+        "outrigger",
+    ]);
+    assert_eq!((run.code, &run.json()[0]["reason"]), (0, &json!("policy_disabled")), "{}", run.err);
+
+    let show =
+        "metadata:\n  annotations:\n    root: {{meshConfig.rootNamespace}}\n    hub: {{values.global.hub}}\n";
+    std::fs::create_dir(folder.path().join("pack")).unwrap();
+    std::fs::write(folder.path().join("pack/sidecar.yaml.hbs"), show).unwrap();
+    let run = outrigger(&[
+        "inject",
+        "-f",
+        &pod,
+        "--format",
+        "json",
+        "--pack",
+        &path(&folder, "pack"),
+        "--meshConfigFile",
+        &path(&folder, "mesh.yaml"),
+        "--valuesFile",
+        config_map,
+    ]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let annotations = &run.json()["metadata"]["annotations"];
+    assert_eq!((&annotations["root"], &annotations["hub"]), (&json!("root"), &json!("docker.io/istio")));
+}

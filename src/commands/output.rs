@@ -10,10 +10,7 @@ use std::path::Path;
 pub(crate) fn write(to: Option<&Path>, bytes: &[u8]) -> Result<(), String> {
     let Some(path) = to.filter(|path| *path != Path::new("-")) else {
         let mut out = std::io::stdout().lock();
-        return out
-            .write_all(bytes)
-            .and_then(|()| out.flush())
-            .map_err(|e| format!("cannot write standard output: {e}"));
+        return to_stdout(out.write_all(bytes).and_then(|()| out.flush()));
     };
     let failed = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
     match std::fs::metadata(path) {
@@ -32,9 +29,17 @@ pub(crate) fn write(to: Option<&Path>, bytes: &[u8]) -> Result<(), String> {
 /// Writes text with colours to standard output; the colours go where they are not to be seen.
 pub(crate) fn write_styled(text: &str) -> Result<(), String> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| format!("cannot write standard output: {e}"))
+    to_stdout(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// A reader that has seen enough is no failure.
+fn to_stdout(written: std::io::Result<()>) -> Result<(), String> {
+    match written {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write standard output: {e}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn replace(path: &Path, bytes: &[u8], permissions: Permissions) -> std::io::Result<()> {

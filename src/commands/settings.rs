@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use outrigger::settings::{KubernetesVersion, Settings, layers};
+use outrigger::settings::{KubernetesVersion, Settings, import, layers};
 use outrigger::yaml;
 use serde_json::{Map, Value};
 
@@ -59,7 +59,7 @@ impl SettingsFlags {
             }
         }
         let mut settings = match &self.config {
-            Some(file) => Settings::load(file).map_err(|e| e.to_string())?,
+            Some(file) => Settings::load_for(file, self.pack.as_deref()).map_err(|e| e.to_string())?,
             None => Settings::default(),
         };
         if let Some(pack) = &self.pack {
@@ -69,13 +69,13 @@ impl SettingsFlags {
             settings.default_templates.clone_from(&self.templates);
         }
         for file in &self.values {
-            layers::lay(&mut settings.values, object(file, "--values")?);
+            layers::lay(&mut settings.values, object(file, "--values", "values")?);
         }
         for assignments in &self.set {
             layers::set(&mut settings.values, assignments).map_err(|e| format!("--set {e}"))?;
         }
         if let Some(file) = &self.mesh_config {
-            layers::lay(&mut settings.mesh_config, object(file, "--mesh-config")?);
+            layers::lay(&mut settings.mesh_config, object(file, "--mesh-config", "mesh")?);
         }
         if let Some(revision) = &self.revision {
             settings.revision.clone_from(revision);
@@ -87,11 +87,14 @@ impl SettingsFlags {
     }
 }
 
-/// A file that holds one YAML or JSON object.
-fn object(file: &Path, flag: &str) -> Result<Map<String, Value>, String> {
+/// A file that holds one YAML or JSON object, or a ConfigMap that holds one under a key.
+fn object(file: &Path, flag: &str, key: &str) -> Result<Map<String, Value>, String> {
     let place = file.display();
     let text = std::fs::read_to_string(file).map_err(|e| format!("{flag}: cannot read {place}: {e}"))?;
     match yaml::parse(&text).map_err(|e| format!("{flag}: {place}: {e}"))? {
+        value if import::is_config_map(&value) => {
+            import::entry(&value, key).map_err(|e| format!("{flag}: {place}: {e}"))
+        }
         Value::Object(fields) => Ok(fields),
         Value::Null => Ok(Map::new()),
         _ => Err(format!("{flag}: {place}: holds no object")),

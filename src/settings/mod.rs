@@ -3,6 +3,7 @@
 //! One YAML document, `apiVersion: outrigger.dev/v1alpha1`, `kind: InjectorConfig`. It is strict: an unknown
 //! field is an error that names its line. All errors are reported at once.
 
+pub mod import;
 pub mod layers;
 mod selector;
 
@@ -191,17 +192,35 @@ impl Settings {
     /// # Errors
     /// The file cannot be read, or [`Settings::parse`] refuses it.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string())
+        Self::load_for(path, None)
     }
 
-    /// Reads and validates a document; `place` names it in errors.
+    /// [`Settings::load`], where a pack was named elsewhere: it goes over the document's, and stands for the Go
+    /// templates of a ConfigMap that an Istio installation left.
     ///
     /// # Errors
-    /// No YAML, an unknown field, a value of the wrong kind, or values that contradict each other: each with
-    /// its line.
+    /// As [`Settings::load`].
+    pub fn load_for(path: &Path, pack: Option<&str>) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::parse_for(&text, &path.display().to_string(), pack)
+    }
+
+    /// Reads and validates a document; `place` names it in errors. It is an InjectorConfig, or a ConfigMap that an
+    /// Istio installation left (see [`import`]).
+    ///
+    /// # Errors
+    /// No YAML, an unknown field, a value of the wrong kind, a Go template, or values that contradict each other:
+    /// each with its line.
     pub fn parse(text: &str, place: &str) -> Result<Self, Error> {
+        Self::parse_for(text, place, None)
+    }
+
+    /// [`Settings::parse`], where a pack was named elsewhere: see [`Settings::load_for`].
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn parse_for(text: &str, place: &str, pack: Option<&str>) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Invalid { place: place.to_owned(), problems: vec![problem] };
         let (mut value, positions) = yaml::parse_with_positions(text).map_err(|e| refuse(e.to_string()))?;
         if value.is_null() {
@@ -210,16 +229,33 @@ impl Settings {
         if !value.is_object() {
             return Err(refuse(format!("settings are an object of kind {KIND}, not a list or a scalar")));
         }
+        let document = if import::is_config_map(&value) {
+            import::settings(&value, place, pack)
+                .map_err(|(place, problem)| Error::Invalid { place, problems: vec![problem] })?
+        } else {
+            if let Some(Value::Object(templates)) = value.get("templates") {
+                import::refuse_go_templates(templates, &positions).map_err(refuse)?;
+            }
+            import::Document { value, positions, place: place.to_owned() }
+        };
+        let mut settings = Self::of(document)?;
+        if let Some(pack) = pack {
+            pack.clone_into(&mut settings.pack);
+        }
+        Ok(settings)
+    }
+
+    fn of(document: import::Document) -> Result<Self, Error> {
+        let import::Document { value, positions, place } = document;
         let settings: Self = serde_path_to_error::deserialize(value).map_err(|e| {
             let (field, pointer) = field_path(e.path());
             let at = positions.get(&pointer).map(|(line, column)| format!("line {line}, column {column}: "));
-            refuse(format!("{}{field}: {}", at.unwrap_or_default(), e.inner()))
+            let problem = format!("{}{field}: {}", at.unwrap_or_default(), e.inner());
+            Error::Invalid { place: place.clone(), problems: vec![problem] }
         })?;
-        let problems = settings.problems(&positions);
-        if problems.is_empty() {
-            Ok(settings)
-        } else {
-            Err(Error::Invalid { place: place.to_owned(), problems })
+        match settings.problems(&positions) {
+            problems if problems.is_empty() => Ok(settings),
+            problems => Err(Error::Invalid { place, problems }),
         }
     }
 
