@@ -463,6 +463,7 @@ fn explain_says_which_rule_decides_and_what_it_overrules() {
     assert_eq!((run.code, run.err.as_str()), (0, ""));
     let rows = run.json();
     assert_eq!(rows[0]["adds"]["initContainers"], json!(["istio-init", "istio-proxy"]));
+    assert_eq!(rows[0]["templates"], json!(["sidecar"]));
     assert_eq!(rows[0]["warnings"], json!([]));
     let row = &rows[1];
     assert_eq!(

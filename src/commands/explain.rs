@@ -27,7 +27,7 @@ pub(crate) struct Explain {
     #[command(flatten)]
     manifests: ManifestFlags,
     /// For people, or for programs: an array with one element for each workload, in order
-    #[arg(short, long, value_enum, default_value = "text")]
+    #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
     #[command(flatten)]
     settings: SettingsFlags,
@@ -54,6 +54,8 @@ struct Explanation<'a> {
     reason: &'static str,
     because: String,
     rules: Vec<Rule>,
+    /// The templates that apply, in order; empty where the pod is not injected.
+    templates: Vec<String>,
     /// What injection would add, by name; `None` where the pod is not injected.
     adds: Option<Map<String, Value>>,
     /// Why injection would fail.
@@ -138,6 +140,10 @@ impl<'a> Context<'a> {
             Ok(_) => (None, None),
             Err(e) => (None, Some(e.to_string())),
         };
+        let templates = match decision.inject() {
+            true => self.injector.template_names(pod.value).into_iter().map(str::to_owned).collect(),
+            false => Vec::new(),
+        };
         let mut warnings: Vec<String> =
             decision.warnings().iter().map(|w| w.trim_start_matches("outrigger: ").to_owned()).collect();
         warnings.extend(mistakes::misplaced(object, &pod, request.namespace_metadata));
@@ -155,6 +161,7 @@ impl<'a> Context<'a> {
             reason: decision.reason.code(),
             because: decision.because,
             rules: rules(self.injector.rules(pod.value, &request)),
+            templates,
             adds,
             error,
             warnings,
@@ -238,6 +245,9 @@ fn text(e: &Explanation) -> String {
             (false, RuleOutcome::None) => format!("     {DIM}{line}{DIM:#}\n"),
             (false, _) => format!("     {DIM}{line} (overruled){DIM:#}\n"),
         };
+    }
+    if !e.templates.is_empty() {
+        text += &format!("  templates: {}\n", e.templates.join(", "));
     }
     match &e.adds {
         Some(adds) if adds.is_empty() => text += "  adds: nothing, the pod carries everything already\n",

@@ -27,10 +27,10 @@ pub(crate) struct Inject {
     #[command(flatten)]
     manifests: ManifestFlags,
     /// Where the manifests go: a file, or - for standard output
-    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    #[arg(short, long, value_name = "FILE", default_value = "-", help_heading = "Output")]
     output: PathBuf,
     /// Format of all documents [default: each as it came]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Output")]
     format: Option<FormatFlag>,
     #[command(flatten)]
     settings: SettingsFlags,

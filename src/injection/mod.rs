@@ -174,7 +174,7 @@ impl Injector {
     }
 
     /// The templates of a pod: those it names, or the default ones; aliases stand for several.
-    fn template_names<'a>(&'a self, pod: &'a Value) -> Vec<&'a str> {
+    pub fn template_names<'a>(&'a self, pod: &'a Value) -> Vec<&'a str> {
         let named = match pod["metadata"]["annotations"][TEMPLATES_ANNOTATION].as_str() {
             Some(names) => names.split(',').map(str::trim).collect(),
             None => self.settings.default_templates.iter().map(String::as_str).collect::<Vec<_>>(),
