@@ -1,26 +1,50 @@
 //! Decide, render, merge, finish: a pod as sent becomes a pod as injected.
+//!
+//! The steps are Istio's, in its order, one file each; a step acts on what is there, whichever pack put it there.
 
+mod cache;
+mod cluster;
 mod data;
+mod mesh;
 mod order;
+mod overrides;
 mod owner;
+mod probes;
+mod prometheus;
+mod proxy_config;
+mod quantity;
+mod render;
+mod shape;
 mod status;
+mod user;
+mod validate;
 
-use handlebars::Context;
+use std::borrow::Cow;
+
 use outrigger_contract::STATUS_ANNOTATION;
 use serde_json::{Map, Value, json};
 
 use crate::merge;
 use crate::policy::{self, Decision, Facts, Reason};
-use crate::settings::Settings;
+use crate::settings::{NATIVE_SIDECARS_SINCE, Settings};
 use crate::template::Templates;
 use crate::template::packs::{Pack, overlay_values};
 use crate::uninject;
+use cache::Cache;
+use mesh::Mesh;
+use overrides::Overrides;
 pub use owner::Owner;
+use proxy_config::ProxyConfig;
+use render::Rendered;
+use status::Status;
+use user::User;
 
 /// Annotation with which a pod chooses its templates, comma separated.
 pub const TEMPLATES_ANNOTATION: &str = "inject.istio.io/templates";
 /// Annotation with which a pod says whether its sidecar is a native one.
 pub const NATIVE_ANNOTATION: &str = "sidecar.istio.io/nativeSidecar";
+/// Annotation with which a pod configures its proxy, over the mesh's default.
+pub const PROXY_CONFIG_ANNOTATION: &str = "proxy.istio.io/config";
 
 /// What the injector knows about a pod besides the pod.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +81,16 @@ pub enum Error {
     Internal(String),
 }
 
+impl Error {
+    /// The same, of this pod.
+    fn of(self, subject: &str) -> Self {
+        match self {
+            Self::Refused(message) => Self::Refused(format!("{subject}: {message}")),
+            Self::Internal(message) => Self::Internal(format!("{subject}: {message}")),
+        }
+    }
+}
+
 /// Why an injector cannot be made from its settings: a pack that is not there, a template that does not
 /// parse (with line and column).
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +102,12 @@ pub struct SetupError(pub String);
 pub struct Injector {
     settings: Settings,
     templates: Templates,
+    mesh: Mesh,
     /// The templates' data that is the same for all pods.
     base: Map<String, Value>,
+    /// Whether sidecars are native ones where a pod says nothing else.
+    native: bool,
+    cache: Cache,
 }
 
 impl Injector {
@@ -88,16 +126,24 @@ impl Injector {
                 templates.names().join(", ")
             )));
         }
+        let mesh = Mesh::new(&settings.mesh_config).map_err(SetupError)?;
         let mut values = pack.values;
         overlay_values(&mut values, settings.values.clone());
+        let since = values.get("nativeSidecarsSince").and_then(Value::as_str);
+        let since = since
+            .map(str::parse)
+            .transpose()
+            .map_err(|e| SetupError(format!("values.nativeSidecarsSince: {e}")))?;
+        let native = settings.native_sidecars_since(since.unwrap_or(NATIVE_SIDECARS_SINCE));
         let base = json!({
             "contract": data::contract(),
             "values": values,
-            "meshConfig": settings.mesh_config,
+            "meshConfig": mesh::with_defaults(&settings.mesh_config),
             "revision": settings.revision,
+            "compliancePolicy": settings.compliance_policy,
         });
         let base = base.as_object().cloned().unwrap_or_default();
-        Ok(Self { settings, templates, base })
+        Ok(Self { settings, templates, mesh, base, native, cache: Cache::default() })
     }
 
     /// The settings that it was made from.
@@ -124,14 +170,10 @@ impl Injector {
         if !decision.inject() {
             return Ok(Injection { decision, pod: None });
         }
-        shape(pod).map_err(|message| Error::Refused(format!("{}: {message}", subject(pod, request))))?;
-        let rendered = self.render(pod, request)?;
-        let mut injected = pod.clone();
-        for overlay in rendered.overlays {
-            merge::pod(&mut injected, overlay)
-                .map_err(|e| Error::Internal(format!("{}: {e}", subject(pod, request))))?;
-        }
-        self.finish(&mut injected, &rendered.all);
+        let mut injected = shape::check(pod)
+            .map_err(Error::Refused)
+            .and_then(|()| self.run(pod, request))
+            .map_err(|e| e.of(&subject(pod, request)))?;
         // Pack `istio` promises the very pods that Istio makes.
         if self.settings.pack != "istio" {
             uninject::leave_record(pod, &mut injected);
@@ -140,76 +182,127 @@ impl Injector {
         Ok(Injection { decision, pod })
     }
 
-    fn render(&self, pod: &Value, request: &Request) -> Result<Rendered, Error> {
-        let subject = || subject(pod, request);
-        let stripped = status::strip(pod);
-        let sent = stripped.as_ref().unwrap_or(pod);
-        let own = Owner::of(sent);
-        let pod_data = data::PodData {
-            pod: sent,
+    fn run(&self, pod: &Value, request: &Request) -> Result<Value, Error> {
+        let bad_template_input = |e: String| Error::Refused(format!("failed to run injection template: {e}"));
+        let internal = |e: merge::Error| Error::Internal(format!("failed to merge: {e}"));
+        validate::annotations(pod["metadata"]["annotations"].as_object()).map_err(bad_template_input)?;
+        let status = Status::of(pod);
+        let sent = self.without_platforms_user(pod, request, status.as_ref());
+        let kept = Overrides::kept(&sent).map_err(bad_template_input)?;
+        let proxy_config = self.proxy_config(&sent).map_err(bad_template_input)?;
+        let seen = self.without_injection(&sent, status.as_ref(), &kept);
+        let values = &self.base["values"];
+        let environment =
+            cluster::environment(&values["global"], request.environment, &sent["metadata"]["labels"]);
+        let own = Owner::of(&seen);
+        let rendered = self.rendered(&data::PodData {
+            pod: &seen,
             namespace: facts(pod, request).namespace,
             workload: request.owner.unwrap_or(&own),
-            native: self.native(sent),
-            environment: request.environment,
-        };
-        let context = Context::from(data::data(&self.base, &pod_data));
-        let mut rendered = Rendered { overlays: Vec::new(), all: json!({}) };
-        for name in self.template_names(sent) {
-            if !self.templates.names().iter().any(|known| known == name) {
-                let have = self.templates.names().join(", ");
-                return Err(Error::Refused(format!(
-                    "{}: requested template {name:?} not found; have {have}",
-                    subject()
-                )));
+            native: self.native(&seen),
+            proxy_config: &proxy_config,
+            user: User::new(&self.settings.platform, request.namespace_metadata),
+        })?;
+
+        let mut injected = sent.clone().into_owned();
+        for overlay in &rendered.overlays {
+            if rendered.has_native_sidecar() {
+                render::move_sidecar(&mut injected);
             }
-            let overlay = self
-                .templates
-                .render(name, &context)
-                .map_err(|e| Error::Internal(format!("{}: {e}", subject())))?;
-            merge::pod(&mut rendered.all, overlay.clone())
-                .map_err(|e| Error::Internal(format!("{}: template {name:?}: {e}", subject())))?;
-            rendered.overlays.push(overlay);
+            merge::pod(&mut injected, overlay.clone()).map_err(internal)?;
         }
-        Ok(rendered)
+        let overrides = kept.clone().apply(&mut injected, &sent, &rendered.all, status.as_ref());
+        if let Some(annotation) = overrides.to_annotation().filter(|_| overrides != kept) {
+            injected["metadata"]["annotations"][overrides::ANNOTATION] = annotation.into();
+        }
+        if let Some(theirs) = overrides.sidecar() {
+            user::adjust_init(&mut injected, theirs, &proxy_config);
+        }
+        if values["refuseUserCollisions"] == true {
+            user::refuse_collision(&injected).map_err(Error::Refused)?;
+        }
+
+        let bad_pod = |e: String| Error::Refused(format!("failed to process pod: {e}"));
+        cluster::apply(&mut injected, &environment);
+        if values["mergeMetricsWithoutSidecar"] == true || cluster::sidecar(&mut injected).is_some() {
+            prometheus::merge(&mut injected, &self.mesh).map_err(bad_pod)?;
+        }
+        prometheus::secure_port(&mut injected);
+        let rewrites = values["sidecarInjectorWebhook"]["rewriteAppHTTPProbe"] == true;
+        probes::rewrite(&mut injected, &self.mesh, rewrites);
+        self.annotate(&mut injected, &rendered);
+        order::order(&mut injected, self.place(&sent));
+        Ok(injected)
     }
 
-    /// The templates of a pod: those it names, or the default ones; aliases stand for several.
-    pub fn template_names<'a>(&'a self, pod: &'a Value) -> Vec<&'a str> {
-        let named = match pod["metadata"]["annotations"][TEMPLATES_ANNOTATION].as_str() {
-            Some(names) => names.split(',').map(str::trim).collect(),
-            None => self.settings.default_templates.iter().map(String::as_str).collect::<Vec<_>>(),
-        };
-        named
-            .into_iter()
-            .flat_map(|name| match self.settings.aliases.get(name) {
-                Some(names) => names.iter().map(String::as_str).collect(),
-                None => vec![name],
-            })
-            .collect()
+    /// The pod without the user that the platform gave its author's sidecar container.
+    fn without_platforms_user<'a>(
+        &self,
+        pod: &'a Value,
+        request: &Request,
+        status: Option<&Status>,
+    ) -> Cow<'a, Value> {
+        let mut sent = Cow::Borrowed(pod);
+        let openshift = self.settings.platform == user::OPENSHIFT && request.namespace_metadata.is_some();
+        if openshift && status.is_none() {
+            user::forget_platforms(sent.to_mut());
+        }
+        sent
     }
 
+    /// The pod as its author sent it, as far as an earlier injection lets it be told.
+    fn without_injection<'a>(
+        &self,
+        sent: &'a Value,
+        status: Option<&Status>,
+        kept: &Overrides,
+    ) -> Cow<'a, Value> {
+        let mut seen = Cow::Borrowed(sent);
+        if let Some(status) = status {
+            let pod = seen.to_mut();
+            status.strip(pod);
+            if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+                prometheus::strip(annotations, &self.mesh);
+            }
+            kept.reinsert(pod);
+        }
+        seen
+    }
+
+    fn proxy_config(&self, pod: &Value) -> Result<Cow<'_, ProxyConfig>, String> {
+        let mut config = Cow::Borrowed(&self.mesh.proxies.effective);
+        if let Some(annotation) = pod["metadata"]["annotations"][PROXY_CONFIG_ANNOTATION].as_str() {
+            proxy_config::overlay(config.to_mut(), proxy_config::from_annotation(annotation)?);
+        }
+        Ok(config)
+    }
+
+    /// Any text but `false` asks for a native sidecar, as in Istio's templates.
     fn native(&self, pod: &Value) -> bool {
         match pod["metadata"]["annotations"][NATIVE_ANNOTATION].as_str() {
-            Some("true") => true,
-            Some("false") => false,
-            _ => self.settings.native_sidecars(),
+            Some("") | None => self.native,
+            Some(asked) => asked != "false",
         }
     }
 
-    fn finish(&self, pod: &mut Value, rendered: &Value) {
-        order::order(pod, order::Place::First);
+    /// Where a sidecar that is no native one stands: before the application where that is held for it.
+    fn place(&self, pod: &Value) -> order::Place {
+        let annotation = pod["metadata"]["annotations"][PROXY_CONFIG_ANNOTATION].as_str();
+        let config = annotation.and_then(|annotation| proxy_config::from_annotation(annotation).ok());
+        let field = "holdApplicationUntilProxyStarts";
+        let asked = config.as_ref().and_then(|config| config.get(field));
+        let asked = asked.or_else(|| self.mesh.proxies.written.get(field));
+        let hold = asked == Some(&Value::Bool(true)) || self.base["values"]["global"]["proxy"][field] == true;
+        if hold { order::Place::First } else { order::Place::Last }
+    }
+
+    fn annotate(&self, pod: &mut Value, rendered: &Rendered) {
         let annotations = &mut pod["metadata"]["annotations"];
-        annotations[STATUS_ANNOTATION] = Value::from(status::of(rendered, &self.settings.revision));
+        annotations[STATUS_ANNOTATION] = status::record(&rendered.all, &self.settings.revision).into();
         for (key, value) in &self.settings.injected_annotations {
             annotations[key] = Value::from(value.as_str());
         }
     }
-}
-
-/// What the templates of one pod rendered: one by one, and merged.
-struct Rendered {
-    overlays: Vec<Value>,
-    all: Value,
 }
 
 fn facts<'a>(pod: &'a Value, request: &Request<'a>) -> Facts<'a> {
@@ -234,64 +327,7 @@ fn subject(pod: &Value, request: &Request) -> String {
     }
 }
 
-/// Refuses what is no pod, naming the field.
-fn shape(pod: &Value) -> Result<(), String> {
-    let wrong =
-        |field: &str, want: &str, got: &Value| Err(format!("{field} is {}, and must be {want}", kind(got)));
-    for field in ["metadata", "spec"] {
-        match &pod[field] {
-            Value::Object(_) => {}
-            Value::Null if field == "metadata" => {}
-            other => return wrong(field, "an object", other),
-        }
-    }
-    for field in ["labels", "annotations"] {
-        match &pod["metadata"][field] {
-            Value::Null => {}
-            Value::Object(map) => {
-                if let Some((key, value)) = map.iter().find(|(_, value)| !value.is_string()) {
-                    return wrong(&format!("metadata.{field}[{key:?}]"), "a string", value);
-                }
-            }
-            other => return wrong(&format!("metadata.{field}"), "an object of strings", other),
-        }
-    }
-    for list in ["containers", "initContainers", "volumes", "imagePullSecrets"] {
-        let items = match &pod["spec"][list] {
-            Value::Null => &[],
-            Value::Array(items) => items.as_slice(),
-            other => return wrong(&format!("spec.{list}"), "a list", other),
-        };
-        if list == "containers" && items.is_empty() {
-            return Err("spec.containers is empty, and a pod needs a container".to_owned());
-        }
-        for (i, item) in items.iter().enumerate() {
-            if !item.is_object() {
-                return wrong(&format!("spec.{list}[{i}]"), "an object", item);
-            }
-            if !item["name"].is_string() {
-                return wrong(&format!("spec.{list}[{i}].name"), "a string", &item["name"]);
-            }
-            for field in ["env", "ports", "volumeMounts"] {
-                if !matches!(item[field], Value::Null | Value::Array(_)) {
-                    return wrong(&format!("spec.{list}[{i}].{field}"), "a list", &item[field]);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "missing",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

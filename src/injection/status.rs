@@ -3,8 +3,43 @@
 use outrigger_contract::STATUS_ANNOTATION;
 use serde_json::{Value, json};
 
+const LISTS: [&str; 2] = ["containers", "initContainers"];
+
+/// What an earlier injection added.
+#[derive(Debug)]
+pub(super) struct Status(Value);
+
+impl Status {
+    /// Of a pod that was injected. A status that is no JSON object is nobody's.
+    pub(super) fn of(pod: &Value) -> Option<Self> {
+        let text = pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str()?;
+        serde_json::from_str(text).ok().filter(Value::is_object).map(Self)
+    }
+
+    /// Whether it lists a container, wherever that stood.
+    pub(super) fn lists(&self, name: &Value) -> bool {
+        LISTS.iter().any(|list| self.lists_in(list, name))
+    }
+
+    fn lists_in(&self, list: &str, name: &Value) -> bool {
+        self.0[list].as_array().is_some_and(|names| names.contains(name))
+    }
+
+    /// Takes the containers that it lists, and itself, out of a pod.
+    pub(super) fn strip(&self, pod: &mut Value) {
+        for list in LISTS {
+            if let Some(items) = pod["spec"].get_mut(list).and_then(Value::as_array_mut) {
+                items.retain(|item| !self.lists_in(list, &item["name"]));
+            }
+        }
+        if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+            annotations.shift_remove(STATUS_ANNOTATION);
+        }
+    }
+}
+
 /// The status annotation's value: the names of what the templates rendered. Absent lists are null, as in Istio.
-pub(super) fn of(rendered: &Value, revision: &str) -> String {
+pub(super) fn record(rendered: &Value, revision: &str) -> String {
     let names = |list: &str| match rendered["spec"][list].as_array() {
         Some(items) if !items.is_empty() => items.iter().map(|item| item["name"].clone()).collect(),
         _ => Value::Null,
@@ -17,22 +52,4 @@ pub(super) fn of(rendered: &Value, revision: &str) -> String {
         "revision": revision,
     })
     .to_string()
-}
-
-/// The pod as its author sent it, if an earlier injection has left its status: without the containers that it
-/// lists. A status that is no JSON is nobody's.
-pub(super) fn strip(pod: &Value) -> Option<Value> {
-    let status = pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str()?;
-    let status: Value = serde_json::from_str(status).ok()?;
-    let mut stripped = pod.clone();
-    for list in ["containers", "initContainers"] {
-        if let Some(items) = stripped["spec"].get_mut(list).and_then(Value::as_array_mut) {
-            let added = status[list].as_array().map(Vec::as_slice).unwrap_or_default();
-            items.retain(|item| !added.contains(&item["name"]));
-        }
-    }
-    if let Some(annotations) = stripped["metadata"]["annotations"].as_object_mut() {
-        annotations.shift_remove(STATUS_ANNOTATION);
-    }
-    Some(stripped)
 }

@@ -8,7 +8,7 @@
 
 pub mod schema;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Map, Value};
 
@@ -37,14 +37,52 @@ pub fn pod(pod: &mut Value, overlay: Value) -> Result<(), Error> {
     merge(pod, overlay, schema::POD, &Path { parent: None, field: "" })
 }
 
-/// Merges one container over another, as items of `spec.containers` merge.
-///
-/// # Errors
-/// As [`pod`].
-pub fn container(container: &mut Value, overlay: Value) -> Result<(), Error> {
-    let Some(Kind::Object(spec)) = schema::kind(schema::POD, "spec") else { return Ok(()) };
-    let Some(Kind::List(_, item)) = schema::kind(spec, "containers") else { return Ok(()) };
-    merge(container, overlay, item, &Path { parent: None, field: "container" })
+/// Puts a pod's own container over an injected one: what it says wins, by the same keys. It is no overlay: null says
+/// nothing, and directives mean nothing, so that an author cannot take away what was injected.
+pub fn own_container(injected: &mut Value, own: &Value) {
+    keep(injected, own, schema::CONTAINER);
+}
+
+fn keep(into: &mut Value, own: &Value, of: Type) {
+    let (Value::Object(into), Value::Object(own)) = (&mut *into, own) else {
+        *into = own.clone();
+        return;
+    };
+    for (field, value) in own {
+        match (schema::kind(of, field), into.get_mut(field), value) {
+            (_, Some(_), Value::Null) => {}
+            (Some(Kind::List(key, item)), Some(Value::Array(existing)), Value::Array(items)) => {
+                keep_list(existing, items, key, item);
+            }
+            (Some(Kind::Object(of)), Some(existing), value) => keep(existing, value, of),
+            (_, Some(existing @ Value::Object(_)), Value::Object(_)) => keep(existing, value, &[]),
+            _ => {
+                into.insert(field.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn keep_list(existing: &mut Vec<Value>, items: &[Value], key: &str, of: Type) {
+    let mut index = by_key(existing, key);
+    for item in items {
+        match key_of(item, key).and_then(|key| index.get_mut(&key)?.pop_front()) {
+            Some(at) => keep(&mut existing[at], item, of),
+            None => existing.push(item.clone()),
+        }
+    }
+}
+
+/// Where the items of a list stand, by their keys. A key may stand more than once: its first item in one list meets its
+/// first in the other, and so on.
+fn by_key(items: &[Value], key: &str) -> HashMap<Key, VecDeque<usize>> {
+    let mut index: HashMap<Key, VecDeque<usize>> = HashMap::with_capacity(items.len());
+    for (i, item) in items.iter().enumerate() {
+        if let Some(key) = key_of(item, key) {
+            index.entry(key).or_default().push_back(i);
+        }
+    }
+    index
 }
 
 /// Where a merge is, kept as links so that the happy path makes no strings.
@@ -254,35 +292,18 @@ fn merge_list(
         *existing = clean_items(patches, path)?;
         return Ok(());
     }
-    let mut index: HashMap<Key, usize> = HashMap::with_capacity(existing.len());
-    for (i, item) in existing.iter().enumerate() {
-        if let Some(key) = key_of(item, key) {
-            index.entry(key).or_insert(i);
-        }
-    }
+    let mut index = by_key(existing, key);
     // For every item of the overlay, in its order: where it was in the list, if it was there.
     let mut order: Vec<Placed> = Vec::with_capacity(patches.len());
-    let mut placed: HashMap<Key, usize> = HashMap::with_capacity(patches.len());
     for item in patches {
         let item_key = key_of(&item, key)
             .ok_or_else(|| path.error(format!("an item of the overlay lacks its key {key:?}")))?;
-        let at = index.get(&item_key).copied();
-        match (at, placed.get(&item_key)) {
-            (Some(at), _) => {
+        match index.get_mut(&item_key).and_then(VecDeque::pop_front) {
+            Some(at) => {
                 merge(&mut existing[at], item, of, path)?;
-                if placed.insert(item_key, order.len()).is_none() {
-                    order.push(Placed { was: Some(at), item: None });
-                }
+                order.push(Placed { was: Some(at), item: None });
             }
-            (None, Some(&before)) => {
-                if let Some(earlier) = &mut order[before].item {
-                    merge(earlier, item, of, path)?;
-                }
-            }
-            (None, None) => {
-                placed.insert(item_key, order.len());
-                order.push(Placed { was: None, item: Some(clean(item, path)?) });
-            }
+            None => order.push(Placed { was: None, item: Some(clean(item, path)?) }),
         }
     }
     interleave(existing, order);

@@ -21,7 +21,8 @@ use Kind::{List, Object, Set};
 
 const PLAIN: Type = &[];
 
-const CONTAINER: Type = &[
+/// `Container`.
+pub const CONTAINER: Type = &[
     ("env", List("name", PLAIN)),
     ("ports", List("containerPort", PLAIN)),
     ("volumeDevices", List("devicePath", PLAIN)),

@@ -97,3 +97,28 @@ fn lists_without_a_key_are_replaced_and_unknown_fields_survive() {
     let want = json!({"spec": {"future": {"ports": [{"b": 2}]}, "containers": [{"name": "a", "novel": [1], "image": "i"}]}});
     assert_eq!(merged(pod, overlay), want);
 }
+
+#[test]
+fn a_key_that_stands_twice_meets_itself_twice() {
+    let pod = json!({"spec": {"containers": [{"name": "a"}]}});
+    let overlay = || {
+        json!({"spec": {"containers": [{"name": "a", "env": [
+            {"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "f"}}}, {"name": "X", "value": "v"}]}]}})
+    };
+    let once = merged(pod, overlay());
+    assert_eq!(once, overlay());
+    assert_eq!(merged(once.clone(), overlay()), once);
+}
+
+#[test]
+fn a_pods_own_container_wins_but_takes_nothing_away() {
+    let mut injected = json!({"name": "a", "image": "i", "args": ["x"], "env": [{"name": "E", "value": "1"}],
+        "securityContext": {"runAsUser": 1, "privileged": false}, "resources": {"limits": {"cpu": "1"}}});
+    let own = json!({"name": "a", "image": null, "args": ["y"], "env": [{"name": "F"}, {"name": "E", "value": "2"}],
+        "securityContext": {"$patch": "delete", "runAsUser": 5}, "extra": {"deep": [null, {"n": null}]}});
+    super::own_container(&mut injected, &own);
+    let want = json!({"name": "a", "image": "i", "args": ["y"], "env": [{"name": "E", "value": "2"}, {"name": "F"}],
+        "securityContext": {"runAsUser": 5, "privileged": false, "$patch": "delete"}, "resources": {"limits": {"cpu": "1"}},
+        "extra": {"deep": [null, {"n": null}]}});
+    assert_eq!(injected, want);
+}

@@ -149,7 +149,7 @@ pub struct Settings {
     pub kubernetes_version: KubernetesVersion,
     /// `openshift`, or empty.
     pub platform: String,
-    /// `fips-140-3`, or empty.
+    /// `fips-140-2`, `fips-140-3`, or empty.
     pub compliance_policy: String,
     /// For the pack's templates, over the pack's defaults.
     pub values: Map<String, Value>,
@@ -283,10 +283,15 @@ impl Settings {
 
     /// Whether sidecars are native ones, by setting and version; a pod's annotation may say otherwise.
     pub fn native_sidecars(&self) -> bool {
+        self.native_sidecars_since(NATIVE_SIDECARS_SINCE)
+    }
+
+    /// [`Self::native_sidecars`], for a pack that wants another version.
+    pub fn native_sidecars_since(&self, since: KubernetesVersion) -> bool {
         match self.native_sidecars {
             NativeSidecars::True => true,
             NativeSidecars::False => false,
-            NativeSidecars::Auto => self.kubernetes_version >= NATIVE_SIDECARS_SINCE,
+            NativeSidecars::Auto => self.kubernetes_version >= since,
         }
     }
 
@@ -318,10 +323,10 @@ impl Settings {
         if self.revision.is_empty() {
             problem("revision", "may not be empty; leave it out for \"default\"".to_owned());
         }
-        if !matches!(self.compliance_policy.as_str(), "" | "fips-140-3") {
+        if !matches!(self.compliance_policy.as_str(), "" | "fips-140-2" | "fips-140-3") {
             problem(
                 "compliancePolicy",
-                format!("{:?} is none of \"\", \"fips-140-3\"", self.compliance_policy),
+                format!("{:?} is none of \"\", \"fips-140-2\", \"fips-140-3\"", self.compliance_policy),
             );
         }
         if self.default_templates.is_empty() {

@@ -38,6 +38,7 @@ pub const FUNCTIONS: &[Function] = &[
         gives: "the field of an object by name, or the third argument where it is not there",
         call: get,
     },
+    Function { name: "isset", gives: "whether the argument is there, even if it is empty", call: isset },
     Function {
         name: "join",
         gives: "a list's items as one text, with the second argument between",
@@ -139,6 +140,10 @@ fn get(arguments: &[&Value]) -> Result<Value, String> {
     let key = argument(arguments, 1)?.as_str().ok_or("the field's name must be a text")?;
     let otherwise = arguments.get(2).copied().unwrap_or(&Value::Null);
     Ok(argument(arguments, 0)?.get(key).unwrap_or(otherwise).clone())
+}
+
+fn isset(arguments: &[&Value]) -> Result<Value, String> {
+    Ok(Value::Bool(!argument(arguments, 0)?.is_null()))
 }
 
 fn contains(arguments: &[&Value]) -> Result<Value, String> {

@@ -17,14 +17,61 @@ const VALUES: &str = "values.yaml";
 type File = (&'static str, &'static str);
 
 /// The packs that come with the program, by name.
-const BUILT_IN: &[(&str, &[File])] = &[(
-    "outrigger",
-    &[
-        ("sidecar.yaml.hbs", include_str!("../../templates/outrigger/sidecar.yaml.hbs")),
-        ("_proxy.yaml.hbs", include_str!("../../templates/outrigger/_proxy.yaml.hbs")),
-        (VALUES, include_str!("../../templates/outrigger/values.yaml")),
-    ],
-)];
+const BUILT_IN: &[(&str, &[File])] = &[
+    (
+        "istio",
+        &[
+            ("gateway.yaml.hbs", include_str!("../../templates/istio/gateway.yaml.hbs")),
+            ("grpc-agent.yaml.hbs", include_str!("../../templates/istio/grpc-agent.yaml.hbs")),
+            ("grpc-simple.yaml.hbs", include_str!("../../templates/istio/grpc-simple.yaml.hbs")),
+            ("sidecar.yaml.hbs", include_str!("../../templates/istio/sidecar.yaml.hbs")),
+            (VALUES, include_str!("../../templates/istio/values.yaml")),
+            ("_annotations.yaml.hbs", include_str!("../../templates/istio/_annotations.yaml.hbs")),
+            ("_args.yaml.hbs", include_str!("../../templates/istio/_args.yaml.hbs")),
+            ("_env_config.yaml.hbs", include_str!("../../templates/istio/_env_config.yaml.hbs")),
+            ("_env_identity.yaml.hbs", include_str!("../../templates/istio/_env_identity.yaml.hbs")),
+            ("_env_limits.yaml.hbs", include_str!("../../templates/istio/_env_limits.yaml.hbs")),
+            ("_env_mesh.yaml.hbs", include_str!("../../templates/istio/_env_mesh.yaml.hbs")),
+            ("_env_metadata.yaml.hbs", include_str!("../../templates/istio/_env_metadata.yaml.hbs")),
+            ("_init.yaml.hbs", include_str!("../../templates/istio/_init.yaml.hbs")),
+            ("_labels.yaml.hbs", include_str!("../../templates/istio/_labels.yaml.hbs")),
+            ("_mounts.yaml.hbs", include_str!("../../templates/istio/_mounts.yaml.hbs")),
+            ("_probe_times.yaml.hbs", include_str!("../../templates/istio/_probe_times.yaml.hbs")),
+            ("_proxy.yaml.hbs", include_str!("../../templates/istio/_proxy.yaml.hbs")),
+            ("_pull_policy.yaml.hbs", include_str!("../../templates/istio/_pull_policy.yaml.hbs")),
+            ("_pull_secrets.yaml.hbs", include_str!("../../templates/istio/_pull_secrets.yaml.hbs")),
+            ("_resources.yaml.hbs", include_str!("../../templates/istio/_resources.yaml.hbs")),
+            ("_volumes.yaml.hbs", include_str!("../../templates/istio/_volumes.yaml.hbs")),
+            (
+                "_workload_certificates.yaml.hbs",
+                include_str!("../../templates/istio/_workload_certificates.yaml.hbs"),
+            ),
+            (
+                "_workload_certificates_mount.yaml.hbs",
+                include_str!("../../templates/istio/_workload_certificates_mount.yaml.hbs"),
+            ),
+        ],
+    ),
+    (
+        "linkerd-daemonset",
+        &[
+            ("http-proxy.yaml.hbs", include_str!("../../templates/linkerd-daemonset/http-proxy.yaml.hbs")),
+            ("sidecar.yaml.hbs", include_str!("../../templates/linkerd-daemonset/sidecar.yaml.hbs")),
+            (VALUES, include_str!("../../templates/linkerd-daemonset/values.yaml")),
+        ],
+    ),
+    (
+        "outrigger",
+        &[
+            ("sidecar.yaml.hbs", include_str!("../../templates/outrigger/sidecar.yaml.hbs")),
+            (VALUES, include_str!("../../templates/outrigger/values.yaml")),
+            ("_init.yaml.hbs", include_str!("../../templates/outrigger/_init.yaml.hbs")),
+            ("_metadata.yaml.hbs", include_str!("../../templates/outrigger/_metadata.yaml.hbs")),
+            ("_proxy.yaml.hbs", include_str!("../../templates/outrigger/_proxy.yaml.hbs")),
+            ("_pull_policy.yaml.hbs", include_str!("../../templates/outrigger/_pull_policy.yaml.hbs")),
+        ],
+    ),
+];
 
 /// Templates, partials and default values.
 #[derive(Debug, Default, Clone)]

@@ -1,0 +1,208 @@
+//! What templates see: one object, made anew for every pod, in which the thinking is done. `docs/templates.md`
+//! describes every key.
+
+mod canonical;
+mod image;
+mod named;
+mod otel;
+mod ports;
+mod resources;
+mod traffic;
+
+use outrigger_contract as contract;
+use serde_json::{Map, Value, json};
+
+use super::mesh::Mesh;
+use super::owner::Owner;
+use super::proxy_config::{self, ProxyConfig};
+use super::user::User;
+
+/// The constants of the contract, as templates see them.
+pub(super) fn contract() -> Value {
+    json!({
+        "initContainer": contract::INIT_CONTAINER,
+        "proxyContainer": contract::PROXY_CONTAINER,
+        "uid": contract::PROXY_UID,
+        "gid": contract::PROXY_GID,
+        "adminPort": contract::ADMIN_PORT,
+        "outboundPort": contract::OUTBOUND_PORT,
+        "inboundPort": contract::INBOUND_PORT,
+        "tunnelPort": contract::TUNNEL_PORT,
+        "agentPort": contract::AGENT_PORT,
+        "readinessPort": contract::READINESS_PORT,
+        "readinessPath": contract::READINESS_PATH,
+        "dnsPort": contract::DNS_PORT,
+        "metricsPort": contract::METRICS_PORT,
+    })
+}
+
+/// What is the pod's own in the templates' data.
+pub(super) struct PodData<'a> {
+    /// The pod without what an earlier injection added.
+    pub(super) pod: &'a Value,
+    pub(super) namespace: &'a str,
+    pub(super) workload: &'a Owner,
+    pub(super) native: bool,
+    pub(super) proxy_config: &'a ProxyConfig,
+    pub(super) user: User,
+}
+
+/// A pod and what its operator set for it: what the parts of the data are made of.
+struct Input<'a> {
+    annotations: &'a Value,
+    labels: &'a Value,
+    spec: &'a Value,
+    /// `values.global`.
+    global: &'a Value,
+    proxy_config: &'a ProxyConfig,
+}
+
+impl<'a> Input<'a> {
+    fn annotation(&self, key: &str) -> Option<&'a str> {
+        self.annotations[key].as_str()
+    }
+
+    /// The annotation, even if it is empty, or the value in its place.
+    fn setting(&self, key: &str, otherwise: &Value) -> String {
+        self.annotation(key).map_or_else(|| text(otherwise), str::to_owned)
+    }
+
+    fn containers(&self) -> &'a [Value] {
+        self.spec["containers"].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// The templates' data: what is the same for all pods (`base`), and what is this pod's.
+///
+/// # Errors
+/// An annotation that is no JSON where JSON is wanted.
+pub(super) fn data(base: &Map<String, Value>, mesh: &Mesh, pod: &PodData) -> Result<Value, String> {
+    let metadata = &pod.pod["metadata"];
+    let input = Input {
+        annotations: &metadata["annotations"],
+        labels: &metadata["labels"],
+        spec: &pod.pod["spec"],
+        global: &base["values"]["global"],
+        proxy_config: pod.proxy_config,
+    };
+    let proxy = &input.global["proxy"];
+    let object = |value: &Value| if value.is_object() { value.clone() } else { json!({}) };
+    let apps: Vec<&str> = input
+        .containers()
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .filter(|name| *name != contract::PROXY_CONTAINER)
+        .collect();
+    let status_port = input.setting("status.sidecar.istio.io/port", &proxy["statusPort"]);
+    let user_volumes = named::list(&input, "sidecar.istio.io/userVolume")?;
+    let mut data = base.clone();
+    let own = [
+        ("appContainers", json!(apps)),
+        ("canonical", canonical::canonical(input.labels, &pod.workload.name)),
+        ("datadogEnvironment", named::environment(&input)),
+        ("hold", Value::Bool(hold(&input))),
+        ("image", image::images(&input)),
+        ("lightstepFolder", lightstep_folder(&input)),
+        (
+            "log",
+            json!({
+                "proxy": input.setting("sidecar.istio.io/logLevel", &proxy["logLevel"]),
+                "component": input.setting("sidecar.istio.io/componentLogLevel", &proxy["componentLogLevel"]),
+                "agent": input.setting("sidecar.istio.io/agentLogLevel", &input.global["logging"]["level"]),
+            }),
+        ),
+        ("namespace", Value::from(pod.namespace)),
+        ("native", Value::Bool(pod.native)),
+        ("otelAttributes", Value::from(otel::attributes(&input, mesh.otel_attributes, pod.namespace))),
+        ("podPorts", Value::from(ports::declared(&input))),
+        ("probe", probe(&input, &status_port)),
+        ("proxyConfig", Value::Object(pod.proxy_config.clone())),
+        ("proxyMetadata", pod.proxy_config.get("proxyMetadata").cloned().unwrap_or_else(|| json!({}))),
+        ("proxyConfigText", Value::from(proxy_config::print(pod.proxy_config))),
+        ("resources", resources::resources(&input)),
+        ("serviceAccount", Value::from(input.spec["serviceAccountName"].as_str().unwrap_or_default())),
+        ("traffic", traffic::traffic(&input, &status_port)),
+        ("statusPort", Value::from(status_port)),
+        ("user", json!({"uid": pod.user.uid, "gid": pod.user.gid})),
+        ("evictableVolumes", Value::from(named::evictable(&input, &user_volumes))),
+        ("userVolumeMounts", named::list(&input, "sidecar.istio.io/userVolumeMount")?),
+        ("userVolumes", user_volumes),
+        ("workload", workload(&input, pod)),
+        ("annotations", object(input.annotations)),
+        ("labels", object(input.labels)),
+        ("spec", object(input.spec)),
+    ];
+    data.extend(own.map(|(key, value)| (key.to_owned(), value)));
+    Ok(Value::Object(data))
+}
+
+fn workload(input: &Input, pod: &PodData) -> Value {
+    let Owner { api_version, kind, name } = pod.workload;
+    let namespace = if pod.namespace.is_empty() { "default" } else { pod.namespace };
+    let owner = if api_version.is_empty() || name.is_empty() {
+        String::new()
+    } else {
+        let kinds = kind.to_lowercase();
+        format!("kubernetes://apis/{api_version}/namespaces/{namespace}/{kinds}s/{name}")
+    };
+    let label = input.labels["service.istio.io/workload-name"].as_str().filter(|label| !label.is_empty());
+    let known_as = label.unwrap_or(name);
+    json!({"apiVersion": api_version, "kind": kind, "name": name, "knownAs": known_as, "owner": owner})
+}
+
+/// Whether the application is held until the proxy has started.
+fn hold(input: &Input) -> bool {
+    input.proxy_config.get("holdApplicationUntilProxyStarts") == Some(&Value::Bool(true))
+        || input.global["proxy"]["holdApplicationUntilProxyStarts"] == true
+}
+
+/// The readiness probe's times, in seconds and tries; null where the proxy has no status port.
+fn probe(input: &Input, status_port: &str) -> Value {
+    if status_port == "0" {
+        return Value::Null;
+    }
+    let proxy = &input.global["proxy"];
+    let number = |annotation: &str, otherwise: &Value| match input.annotation(annotation) {
+        Some(text) => text.parse::<u32>().map_or(Value::Null, Value::from),
+        None => otherwise.clone(),
+    };
+    json!({
+        "initialDelaySeconds": number("readiness.status.sidecar.istio.io/initialDelaySeconds", &proxy["readinessInitialDelaySeconds"]),
+        "periodSeconds": number("readiness.status.sidecar.istio.io/periodSeconds", &proxy["readinessPeriodSeconds"]),
+        "failureThreshold": number("readiness.status.sidecar.istio.io/failureThreshold", &proxy["readinessFailureThreshold"]),
+    })
+}
+
+/// The folder of Lightstep's certificates, with the slash at its end; null where they are not needed.
+fn lightstep_folder(input: &Input) -> Value {
+    let tls = input.proxy_config.get("tracing").map_or(&Value::Null, |tracing| &tracing["tlsSettings"]);
+    if input.global["proxy"]["tracer"] != "lightstep" || !tls.is_object() {
+        return Value::Null;
+    }
+    let file = tls["caCertificates"].as_str().unwrap_or_default();
+    Value::from(file.rfind('/').map_or("", |slash| &file[..=slash]))
+}
+
+/// A value as Istio's templates print it: numbers from a million as `1e+06`.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            Some(n) if n.abs() >= 1e6 || n != 0.0 && n.abs() < 1e-4 => exponent(n),
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// `1.5e+06`.
+fn exponent(n: f64) -> String {
+    let text = format!("{n:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
+#[cfg(test)]
+mod tests;
