@@ -16,6 +16,7 @@ pub mod merge;
 pub mod mistakes;
 pub mod patch;
 pub mod policy;
+pub mod provenance;
 pub mod settings;
 pub mod telemetry;
 pub mod template;

@@ -662,3 +662,25 @@ fn an_istio_installations_config_map_serves_as_settings_once_a_pack_is_named() {
     let annotations = &run.json()["metadata"]["annotations"];
     assert_eq!((&annotations["root"], &annotations["hub"]), (&json!("root"), &json!("docker.io/istio")));
 }
+
+#[test]
+fn explain_says_where_every_field_comes_from() {
+    let arguments = ["explain", "-f", "-", "--fields", "--set", "images.proxy=mine:1"];
+    let run = outrigger_reads(&[&arguments[..], &["-o", "json"]].concat(), &pod("p", ", labels: {app: p}"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    let fields = run.json()[0]["fields"].clone();
+    let of = |name: &str| fields.as_array().unwrap().iter().find(|f| f["field"] == name).unwrap().clone();
+    assert_eq!(
+        of("spec.initContainers[istio-proxy].image"),
+        json!({"field": "spec.initContainers[istio-proxy].image", "value": "mine:1", "before": null, "from": ["value images.proxy"]})
+    );
+    assert_eq!(of("spec.initContainers[istio-init].image")["from"], json!(["default images.init"]));
+    let run = outrigger_reads(&arguments, &pod("p", ", labels: {app: p}"));
+    assert!(
+        run.out.contains(
+            "\n     spec.initContainers[istio-proxy].image = \"mine:1\"  from value images.proxy\n"
+        ),
+        "{}",
+        run.out
+    );
+}

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use outrigger::injection::Injector;
 use outrigger::manifest::Object;
 use outrigger::mistakes;
+use outrigger::provenance::{Experiments, Field};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -29,6 +30,9 @@ pub(crate) struct Explain {
     /// For people, or for programs: an array with one element for each workload, in order
     #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
+    /// Also say where every injected field comes from: which annotation, which value, which default
+    #[arg(long, help_heading = "Output")]
+    fields: bool,
     #[command(flatten)]
     settings: SettingsFlags,
 }
@@ -58,6 +62,9 @@ struct Explanation<'a> {
     templates: Vec<String>,
     /// What injection would add, by name; `None` where the pod is not injected.
     adds: Option<Map<String, Value>>,
+    /// Every field that injection would change, and where it comes from; with `--fields`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<Field>>,
     /// Why injection would fail.
     error: Option<String>,
     warnings: Vec<String>,
@@ -102,7 +109,11 @@ impl Explain {
                 Err(failure) => report.failure(failure),
             }
         }
-        let context = Context { injector, namespaces, objects: &objects };
+        let experiments = match self.fields {
+            true => Some(Experiments::new(injector.settings()).map_err(|e| e.to_string())?),
+            false => None,
+        };
+        let context = Context { experiments, injector, namespaces, objects: &objects };
         let mut explanations = Vec::new();
         for (document, object) in &objects {
             match context.explain(document, object) {
@@ -121,6 +132,7 @@ impl Explain {
 }
 
 struct Context<'a> {
+    experiments: Option<Experiments>,
     injector: Injector,
     namespaces: Namespaces,
     /// All objects of the input.
@@ -135,11 +147,15 @@ impl<'a> Context<'a> {
         let Some(pod) = pod else { return Ok(None) };
         let request = self.namespaces.request(object, &pod);
         let decision = self.injector.decide(pod.value, &request);
-        let (adds, error) = match self.injector.inject(pod.value, &request) {
-            Ok(injection) if decision.inject() => (Some(added(pod.value, injection.pod.as_ref())), None),
-            Ok(_) => (None, None),
+        let (injected, error) = match self.injector.inject(pod.value, &request) {
+            Ok(injection) => (injection.pod, None),
             Err(e) => (None, Some(e.to_string())),
         };
+        let adds = (decision.inject() && error.is_none()).then(|| added(pod.value, injected.as_ref()));
+        let fields = self.experiments.as_ref().map(|experiments| match &injected {
+            Some(injected) => experiments.fields(&self.injector, pod.value, injected, &request),
+            None => Vec::new(),
+        });
         let templates = match decision.inject() {
             true => self.injector.template_names(pod.value).into_iter().map(str::to_owned).collect(),
             false => Vec::new(),
@@ -163,6 +179,7 @@ impl<'a> Context<'a> {
             rules: rules(self.injector.rules(pod.value, &request)),
             templates,
             adds,
+            fields,
             error,
             warnings,
         }))
@@ -261,6 +278,14 @@ fn text(e: &Explanation) -> String {
         }
         None => {}
     }
+    let fields = e.fields.as_deref().unwrap_or_default();
+    if !fields.is_empty() {
+        text += "  fields:\n";
+    }
+    for field in fields {
+        let value = field.value.as_ref().map_or("(taken away)".to_owned(), short);
+        text += &format!("     {} = {value}  {DIM}from {}{DIM:#}\n", field.field, field.from.join(", "));
+    }
     if let Some(error) = &e.error {
         text += &format!("  {BAD}refused:{BAD:#} {error}\n");
     }
@@ -268,4 +293,14 @@ fn text(e: &Explanation) -> String {
         text += &format!("  {WARNING}warning:{WARNING:#} {warning}\n");
     }
     text
+}
+
+/// A value on one line, the long ones cut.
+fn short(value: &Value) -> String {
+    const LONGEST: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
 }
