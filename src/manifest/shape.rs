@@ -119,12 +119,12 @@ pub(super) fn pod(pod: &At) -> Result<(), Problem> {
         return Err(host_network.must_be("true or false"));
     }
     let containers = spec.get("containers");
-    let all = containers.items()?;
-    if all.is_empty() {
+    let (all, init) = (containers.items()?, spec.get("initContainers").items()?);
+    // A pod that is nothing but a proxy has none left when that became a native sidecar.
+    if all.is_empty() && init.is_empty() {
         return Err(containers.wrong("is empty, and a pod needs a container"));
     }
-    all.iter().try_for_each(container)?;
-    spec.get("initContainers").items()?.iter().try_for_each(container)?;
+    all.iter().chain(&init).try_for_each(container)?;
     for list in ["volumes", "imagePullSecrets"] {
         spec.get(list).items()?.iter().try_for_each(At::object)?;
     }

@@ -5,14 +5,19 @@
 //! leaves no trace of cannot be told from what the user wrote: a label or annotation that has just the value that
 //! injection gives is taken for injection's.
 
-use outrigger_contract::{AGENT_PORT, INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER};
+use outrigger_contract::{INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER};
 use serde_json::{Value, json};
 
 use super::{remove_status, status};
+use crate::injection::{Owner, TEMPLATES_ANNOTATION};
 
 const OVERRIDES: &str = "proxy.istio.io/overrides";
 const PROBES: &str = "ISTIO_KUBE_APP_PROBERS";
+const TARGETS: &str = "prometheus.istio.io/scrape-targets";
 const METRICS: &str = "ISTIO_PROMETHEUS_ANNOTATIONS";
+
+/// Annotation that says whether probes are turned; the grpc templates set it.
+const REWRITES: &str = "sidecar.istio.io/rewriteAppHTTPProbers";
 
 /// Annotations that only injection writes.
 const ANNOTATIONS: [&str; 3] = [OVERRIDES, "istio.io/rev", "prometheus.istio.io/secure-port"];
@@ -78,17 +83,27 @@ fn drop_if_empty(pod: &mut Value, object: &str, field: &str) {
     }
 }
 
-/// The user's own containers of injected names.
+/// The user's own containers of injected names. A sidecar container that was made a native one came from the
+/// containers: an init container of that name without `restartPolicy` would make no sense.
 fn restore_overrides(pod: &mut Value) {
-    let overrides =
-        pod["metadata"]["annotations"][OVERRIDES].as_str().and_then(|text| serde_json::from_str(text).ok());
-    let overrides: Value = overrides.unwrap_or(Value::Null);
+    let text = pod["metadata"]["annotations"][OVERRIDES].as_str();
+    let overrides: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     for list in ["initContainers", "containers"] {
-        let Some(own) = overrides[list].as_array().filter(|own| !own.is_empty()) else { continue };
-        let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { continue };
-        if let Some(items) = spec.entry(list).or_insert_with(|| json!([])).as_array_mut() {
-            items.retain(|item| own.iter().all(|o| o["name"] != item["name"]));
-            items.extend(own.iter().cloned());
+        for own in overrides[list].as_array().into_iter().flatten() {
+            let made_native = own["name"] == PROXY_CONTAINER && own["restartPolicy"].is_null();
+            let home = if made_native { "containers" } else { list };
+            for list in [list, home] {
+                take_away(pod, list, &json!([own["name"]]));
+            }
+            let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+            if let Some(items) = spec.entry(home).or_insert_with(|| json!([])).as_array_mut() {
+                let mut own = own.clone();
+                // Istio forgets an image that says to take the template's.
+                if own["image"].is_null() {
+                    own["image"] = "auto".into();
+                }
+                items.push(own);
+            }
         }
     }
 }
@@ -138,23 +153,34 @@ fn restore_metrics(pod: &mut Value, sidecar: &Value) {
     let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
         return;
     };
-    let agent = AGENT_PORT.to_string();
-    let is = |key: &str, value: &str| annotations.get(key).is_some_and(|v| v == value);
-    if !(is("prometheus.io/path", METRICS_PATH) && is("prometheus.io/port", &agent)) {
+    if annotations.get("prometheus.io/path").is_none_or(|path| path != METRICS_PATH) {
         return;
     }
     let before = variable(sidecar, METRICS).unwrap_or(Value::Null);
+    // Targets stand for port and path.
+    let targets: Vec<String> =
+        before["targets"].as_array().into_iter().flatten().filter_map(target).collect();
     for (key, field) in
         [("prometheus.io/scrape", "scrape"), ("prometheus.io/path", "path"), ("prometheus.io/port", "port")]
     {
-        match before[field].as_str().filter(|value| !value.is_empty()) {
+        let given = field == "scrape" || targets.is_empty();
+        match before[field].as_str().filter(|value| given && !value.is_empty()) {
             Some(value) => annotations.insert(key.to_owned(), value.into()),
             None => annotations.shift_remove(key),
         };
     }
-    if let Some(targets) = before["targets"].as_str().filter(|value| !value.is_empty()) {
-        annotations.insert("prometheus.istio.io/scrape-targets".to_owned(), targets.into());
+    if !targets.is_empty() {
+        annotations.insert(TARGETS.to_owned(), targets.join(", ").into());
     }
+}
+
+/// A scrape target as its annotation writes it: `8080:/path`, `8080`.
+fn target(target: &Value) -> Option<String> {
+    let port = target["port"].as_str()?;
+    Some(match target["path"].as_str()? {
+        "/metrics" => port.to_owned(),
+        path => format!("{port}:{path}"),
+    })
 }
 
 fn restore_metadata(pod: &mut Value, sidecar: &Value) {
@@ -166,6 +192,10 @@ fn restore_metadata(pod: &mut Value, sidecar: &Value) {
     let network = env("ISTIO_META_NETWORK");
     if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()));
+        let templates = annotations.get(TEMPLATES_ANNOTATION).and_then(Value::as_str).unwrap_or_default();
+        if templates.contains("grpc-") && annotations.get(REWRITES).is_some_and(|value| value == "false") {
+            annotations.shift_remove(REWRITES);
+        }
         for key in ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"]
         {
             if annotations.get(key) == Some(&first) {
@@ -173,19 +203,23 @@ fn restore_metadata(pod: &mut Value, sidecar: &Value) {
             }
         }
     }
-    let workload = env("ISTIO_META_WORKLOAD_NAME");
+    let workloads = [env("ISTIO_META_WORKLOAD_NAME"), Some(Owner::of(pod).name)];
     if let Some(labels) = pod.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         let label =
             |key: &str| labels.get(key).and_then(Value::as_str).filter(|v| !v.is_empty()).map(str::to_owned);
-        let name = label("app.kubernetes.io/name").or_else(|| label("app")).or(workload);
+        let names = match label("app.kubernetes.io/name").or_else(|| label("app")) {
+            Some(name) => [Some(name), None],
+            None => workloads,
+        };
         let revision =
             label("app.kubernetes.io/version").or_else(|| label("version")).unwrap_or("latest".to_owned());
-        let canonical = name.map(|name| {
-            let short: String = name.chars().take(63).collect();
-            short.trim_matches(['-', '_', '.']).to_owned()
+        let [name, other_name] = names.map(|name| {
+            let short: String = name?.chars().take(63).collect();
+            Some(short.trim_matches(['-', '_', '.']).to_owned())
         });
         let given = [
-            ("service.istio.io/canonical-name", canonical),
+            ("service.istio.io/canonical-name", name),
+            ("service.istio.io/canonical-name", other_name),
             ("service.istio.io/canonical-revision", Some(revision)),
             ("topology.istio.io/network", network),
         ];
