@@ -119,8 +119,9 @@ pub(super) fn pod(pod: &At) -> Result<(), Problem> {
         return Err(host_network.must_be("true or false"));
     }
     let containers = spec.get("containers");
-    let (all, init) = (containers.items()?, spec.get("initContainers").items()?);
-    // A pod that is nothing but a proxy has none left when that became a native sidecar.
+    let all = containers.items()?;
+    let init = spec.get("initContainers").items()?;
+    // A pod whose only container is the sidecar has none left when that becomes a native one.
     if all.is_empty() && init.is_empty() {
         return Err(containers.wrong("is empty, and a pod needs a container"));
     }
