@@ -328,6 +328,8 @@ fn subject(pod: &Value, request: &Request) -> String {
 }
 
 #[cfg(test)]
+mod pack_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

@@ -8,13 +8,13 @@ use crate::patch;
 use crate::policy::Reason;
 use crate::settings::Settings;
 
-fn injector(settings: &str) -> Injector {
+pub(super) fn injector(settings: &str) -> Injector {
     Injector::new(Settings::parse(settings, "test").unwrap()).unwrap()
 }
 
 /// Injects, and asserts what holds for every injection: the patch applied to the pod as sent gives the pod as
 /// injected, and injecting that again changes nothing.
-fn injected(injector: &Injector, pod: &Value) -> Value {
+pub(super) fn injected(injector: &Injector, pod: &Value) -> Value {
     let request = Request { namespace: "shop", ..Request::default() };
     let injection = injector.inject(pod, &request).unwrap();
     assert!(injection.decision.inject());
@@ -34,13 +34,13 @@ fn injected(injector: &Injector, pod: &Value) -> Value {
     injected
 }
 
-fn web() -> Value {
+pub(super) fn web() -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}},
         "spec": {"initContainers": [{"name": "migrate", "image": "m"}],
                  "containers": [{"name": "web", "image": "w"}, {"name": "log", "image": "l"}]}})
 }
 
-fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
+pub(super) fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
     pod["spec"][list].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect()
 }
 
