@@ -206,6 +206,9 @@ fn strings(value: &Value) -> Option<Vec<&str>> {
 
 /// What a new value becomes: without nulls in objects and without directives.
 fn clean(value: Value, path: &Path) -> Result<Value, Error> {
+    if is_clean(&value) {
+        return Ok(value);
+    }
     Ok(match value {
         Value::Object(mut fields) => {
             if let Directive::Delete = directive(&mut fields, path)? {
@@ -216,6 +219,17 @@ fn clean(value: Value, path: &Path) -> Result<Value, Error> {
         Value::Array(items) => Value::Array(clean_items(items, path)?),
         scalar => scalar,
     })
+}
+
+/// Whether there is nothing to clean, as in most of what a template renders.
+fn is_clean(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().all(|(key, value)| !key.starts_with('$') && !value.is_null() && is_clean(value))
+        }
+        Value::Array(items) => items.iter().all(is_clean),
+        _ => true,
+    }
 }
 
 fn clean_object(fields: Map<String, Value>, path: &Path) -> Result<Map<String, Value>, Error> {

@@ -7,6 +7,7 @@
 
 mod check;
 mod helpers;
+mod inline;
 pub mod packs;
 mod slots;
 
@@ -68,14 +69,26 @@ impl Templates {
         let partials = pack.partials.iter().map(|(name, text)| (name, text, true));
         let templates = pack.templates.iter().filter(|(name, _)| !more.contains_key(*name)).chain(more);
         let mut parsed = BTreeMap::new();
+        let mut texts = Vec::new();
         for (name, text, partial) in partials.chain(templates.map(|(name, text)| (name, text, false))) {
             let template = parse(name, text)?;
+            if !partial {
+                texts.push((name, text));
+            }
             // Partials and templates have names of their own, so that a template cannot shadow a partial.
             let name = if partial { name.clone() } else { template_key(name) };
             registry.register_template(&name, template.clone());
             parsed.insert(name, template);
         }
         check::all(&parsed)?;
+        for (name, text) in texts {
+            // Where writing out makes no template, the one with partials serves.
+            let template = parse(name, &inline::inline(text, &pack.partials));
+            let template = template.ok().or_else(|| parsed.get(&template_key(name)).cloned());
+            if let Some(template) = template {
+                registry.register_template(&inline_key(name), template);
+            }
+        }
         let mut names: Vec<String> = pack.templates.keys().chain(more.keys()).cloned().collect();
         names.sort();
         names.dedup();
@@ -94,7 +107,18 @@ impl Templates {
     pub fn render(&self, name: &str, data: &Context) -> Result<Value, RenderError> {
         let error = |message: String| RenderError { name: name.to_owned(), message };
         let mut output = Bounded(Vec::with_capacity(16 << 10));
-        self.registry.render_with_context_to_write(&template_key(name), data, &mut output).map_err(|e| {
+        if self.registry.render_with_context_to_write(&inline_key(name), data, &mut output).is_err() {
+            output.0.clear();
+            self.render_with_partials(name, data, &mut output).map_err(error)?;
+        }
+        let rendered = String::from_utf8(output.0).map_err(|e| error(e.to_string()))?;
+        let (skeleton, slots) = slots::split(&rendered).map_err(error)?;
+        self.shape(skeleton).and_then(|shape| shape.fill(&slots)).map_err(error)
+    }
+
+    /// The slow way, which knows the place of an error.
+    fn render_with_partials(&self, name: &str, data: &Context, output: &mut Bounded) -> Result<(), String> {
+        self.registry.render_with_context_to_write(&template_key(name), data, output).map_err(|e| {
             let place = match (e.line_no, e.column_no) {
                 (Some(line), Some(column)) => format!("line {line}, column {column}: "),
                 _ => String::new(),
@@ -102,11 +126,8 @@ impl Templates {
             // The template's internal name is of no use to a reader.
             let partial = e.template_name.as_deref().filter(|n| *n != template_key(name));
             let partial = partial.map(|n| format!("partial {n:?}: ")).unwrap_or_default();
-            error(format!("{partial}{place}{}", helpers::reason(&e)))
-        })?;
-        let rendered = String::from_utf8(output.0).map_err(|e| error(e.to_string()))?;
-        let (skeleton, slots) = slots::split(&rendered).map_err(error)?;
-        self.shape(skeleton).and_then(|shape| shape.fill(&slots)).map_err(error)
+            format!("{partial}{place}{}", helpers::reason(&e))
+        })
     }
 
     fn shape(&self, skeleton: String) -> Result<Arc<Shape>, String> {
@@ -132,6 +153,11 @@ impl Templates {
 /// Templates are registered under a name that no partial can have.
 fn template_key(name: &str) -> String {
     format!("template {name}")
+}
+
+/// And with its partials written out under another.
+fn inline_key(name: &str) -> String {
+    format!("inline {name}")
 }
 
 fn parse(name: &str, text: &str) -> Result<Template, CompileError> {
