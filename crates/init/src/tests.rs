@@ -330,6 +330,7 @@ proptest! {
         std::fs::write(&file, &content).unwrap();
         let arguments = ["--cluster-env".to_owned(), file.display().to_string(), "--sidecar-env=/nowhere".to_owned()];
         let _ = machine::options(&arguments, &surroundings(&[]));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     /// Whatever a kernel or a tool says.
