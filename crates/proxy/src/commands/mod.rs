@@ -24,7 +24,7 @@ Commands:
       --log_as_json              log as JSON
       other flags of Istio's sidecars are accepted and ignored
   wait                         wait until the sidecar is ready (for postStart)
-      --url URL                  http://localhost:15021/healthz/ready
+      --url URL                  http://127.0.0.1:15021/healthz/ready
       --timeoutSeconds N         60
       --periodMillis N           500
       --requestTimeoutMillis N   500
