@@ -100,7 +100,7 @@ pub struct Metrics {
     /// Admission requests that were understood.
     pub requests: Counter,
     /// Pods that were injected.
-    pub success: Counter,
+    pub success: ByReason,
     /// Pods that ought to have been injected and were not, by an error.
     pub failure: Counter,
     /// Objects that were let through as they were, by reason.
@@ -130,12 +130,13 @@ impl Metrics {
         // From 50 us, under which no injection stays, to 3 s, by factors of about two and a half.
         let times =
             [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+        let injects: Vec<_> = Reason::ALL.into_iter().filter(|r| r.injects()).map(Reason::code).collect();
         let skips = Reason::ALL.into_iter().filter(|reason| !reason.injects()).map(Reason::code);
         let skips: Vec<_> = skips.chain(["already_injected", "not_created", "not_a_pod"]).collect();
         let metrics = Self {
             registry: Registry::default(),
             requests: Counter::default(),
-            success: Counter::default(),
+            success: ByReason::of(&injects),
             failure: Counter::default(),
             skip: ByReason::of(&skips),
             time: Histogram::new(times),
@@ -166,7 +167,7 @@ impl Metrics {
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         let r = &mut self.registry;
         r.register("sidecar_injection_requests", "Admission requests", self.requests.clone());
-        r.register("sidecar_injection_success", "Pods injected", self.success.clone());
+        r.register("sidecar_injection_success", "Pods injected, by reason", self.success.0.clone());
         r.register(
             "sidecar_injection_failure",
             "Pods not injected because of an error",

@@ -68,6 +68,9 @@ impl Serve {
             Some(path) => Settings::load(path).map_err(|e| e.to_string())?,
             None => Settings::default(),
         };
+        for warning in settings.warnings() {
+            tracing::warn!("settings: {warning}");
+        }
         let injector = Injector::new(settings).map_err(|e| e.to_string())?;
         let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("cannot start threads: {e}"))?;
         let served = runtime.block_on(self.serve(injector));

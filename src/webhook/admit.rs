@@ -46,7 +46,7 @@ pub fn admit(
             Answer { verdict: Verdict::Allowed { patch: None, warnings }, reason: Some(reason) }
         }
         Admission::Injected { reason, warnings, patch } => {
-            metrics.success.inc();
+            metrics.success.inc(reason);
             Answer { verdict: Verdict::Allowed { patch: Some(patch), warnings }, reason: Some(reason) }
         }
         Admission::Refused { message } => {

@@ -34,7 +34,7 @@ fn a_pod_is_injected_in_the_version_that_asked() {
         }
     }
     assert_eq!(server.metric("sidecar_injection_requests_total"), 6.0);
-    assert_eq!(server.metric("sidecar_injection_success_total"), 6.0);
+    assert_eq!(server.metric("sidecar_injection_success_total{reason=\"policy_enabled\"}"), 6.0);
     assert_eq!(server.metric("sidecar_injection_time_seconds_count"), 6.0);
     assert_eq!(server.metric("outrigger_requests_in_flight"), 0.0);
 }
@@ -115,7 +115,7 @@ fn what_is_not_a_new_pod_is_let_through() {
     eviction["request"]["subResource"] = json!("eviction");
     assert_eq!(client.post("/inject", &eviction).response().get("patch"), None);
     assert_eq!(server.metric("sidecar_injection_requests_total"), 7.0);
-    assert_eq!(server.metric("sidecar_injection_success_total"), 0.0);
+    assert_eq!(server.metric("sidecar_injection_success_total{reason=\"policy_enabled\"}"), 0.0);
 }
 
 #[test]
