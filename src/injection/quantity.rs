@@ -53,7 +53,8 @@ fn parts(value: &str) -> Option<(&str, &str)> {
     let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let is_number = !(whole.is_empty() && fraction.is_empty()) && !fraction.contains('.');
+    let has_digits = !whole.is_empty() || !fraction.is_empty();
+    let is_number = has_digits && !fraction.contains('.');
     let exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|e| {
         let digits = e.strip_prefix(['+', '-']).unwrap_or(e);
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
