@@ -1,7 +1,8 @@
 //! Which lists of a pod merge, and by which key: `x-kubernetes-patch-strategy` and `-merge-key` of the published
 //! API schema. Lists that are not named here are replaced whole.
 //!
-//! Source: the OpenAPI document of the API server, `io.k8s.api.core.v1.Pod` and what it refers to.
+//! Source: the OpenAPI document of the API server, `io.k8s.api.core.v1.Pod` and what it refers to. The test
+//! `merge_keys` of `tests/kubernetes` compares this table with the one that a real API server serves.
 
 /// How a field merges, where it is not as its JSON type suggests.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +47,12 @@ const SPEC: Type = &[
 const METADATA: Type = &[("finalizers", Set), ("ownerReferences", List("uid", PLAIN))];
 
 /// `PodStatus`.
-const STATUS: Type =
-    &[("conditions", List("type", PLAIN)), ("hostIPs", List("ip", PLAIN)), ("podIPs", List("ip", PLAIN))];
+const STATUS: Type = &[
+    ("conditions", List("type", PLAIN)),
+    ("hostIPs", List("ip", PLAIN)),
+    ("podIPs", List("ip", PLAIN)),
+    ("resourceClaimStatuses", List("name", PLAIN)),
+];
 
 /// `Pod`.
 pub const POD: Type = &[("metadata", Object(METADATA)), ("spec", Object(SPEC)), ("status", Object(STATUS))];

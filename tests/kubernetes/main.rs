@@ -8,6 +8,7 @@
 mod admission;
 mod cluster;
 mod install;
+mod merge_keys;
 mod pods;
 mod policy;
 mod traffic;
