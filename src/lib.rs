@@ -9,6 +9,8 @@
 //! The thinking is pure ([`manifest`], [`policy`], [`merge`], [`patch`], [`yaml`]); files, sockets and clocks are met only
 //! in [`settings`] and in the rooms that hang from the command line.
 
+#![forbid(unsafe_code)]
+
 pub mod certificates;
 pub mod injection;
 pub mod manifest;

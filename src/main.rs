@@ -1,5 +1,7 @@
 //! `outrigger`: parses the command line and runs one command.
 
+#![forbid(unsafe_code)]
+
 mod commands;
 
 use std::process::ExitCode;

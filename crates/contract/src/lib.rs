@@ -3,6 +3,8 @@
 //!
 //! The values are Istio's, so that a manifest or a dashboard written for Istio keeps working.
 
+#![forbid(unsafe_code)]
+
 /// Name of the init container that programs capture.
 pub const INIT_CONTAINER: &str = "istio-init";
 /// Name of the sidecar container.
