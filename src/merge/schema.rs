@@ -30,6 +30,10 @@ pub const CONTAINER: Type = &[
     ("volumeMounts", List("mountPath", PLAIN)),
 ];
 
+/// `Volume`.
+const VOLUME: Type = &[("ephemeral", Object(EPHEMERAL_VOLUME))];
+const EPHEMERAL_VOLUME: Type = &[("volumeClaimTemplate", Object(&[("metadata", Object(METADATA))]))];
+
 /// `PodSpec`.
 const SPEC: Type = &[
     ("containers", List("name", CONTAINER)),
@@ -40,7 +44,7 @@ const SPEC: Type = &[
     ("resourceClaims", List("name", PLAIN)),
     ("schedulingGates", List("name", PLAIN)),
     ("topologySpreadConstraints", List("topologyKey", PLAIN)),
-    ("volumes", List("name", PLAIN)),
+    ("volumes", List("name", VOLUME)),
 ];
 
 /// `ObjectMeta`.
