@@ -41,7 +41,7 @@ pub(crate) struct Stream {
 pub(crate) struct Parsed<'a> {
     pub(crate) stream: &'a str,
     pub(crate) document: Document<'a>,
-    pub(crate) value: Result<Option<Value>, manifest::Error>,
+    pub(crate) value: Result<Option<Value>, outrigger::yaml::Error>,
 }
 
 impl Parsed<'_> {

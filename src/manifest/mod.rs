@@ -17,7 +17,7 @@ mod stream;
 pub use object::{Object, Pod, objects};
 pub use output::Output;
 pub use shape::Problem;
-pub use stream::{Document, Error, Format, split};
+pub use stream::{Document, Format, split};
 
 #[cfg(test)]
 mod tests;

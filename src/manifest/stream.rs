@@ -2,13 +2,12 @@
 //!
 //! Source: <https://yaml.org/spec/1.2.2/#92-streams>.
 
-use std::fmt;
 use std::ops::Range;
 
 use serde_json::Value;
 
 use super::json;
-use crate::yaml;
+use crate::yaml::{self, Error};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -33,25 +32,6 @@ pub struct Document<'a> {
     /// How it is written.
     pub format: Format,
 }
-
-/// A document that does not parse.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
-    /// Line in the stream, from 1.
-    pub line: usize,
-    /// Column, from 1.
-    pub column: usize,
-    /// What is wrong there.
-    pub message: String,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Splits a stream at its `---` and `...` lines, and JSON objects that follow each other. Never fails: what is
 /// wrong with a document is said when it is parsed.
