@@ -94,7 +94,7 @@ fn the_self_test_proves_both_directions_in_both_families() {
 fn the_self_test_fails_without_rules() {
     let world = World::new();
     world.apply("-u 1337 -b * -i *");
-    let validate = "-u 1337 -b * -i * --skip-rule-apply --run-validation --probe-timeout 300ms";
+    let validate = "-u 1337 -b * -i * --skip-rule-apply --run-validation";
     world.apply(validate);
     must(world.pod.command("nft").args(["flush", "chain", "inet", "istio-proxy-nat", "istio-in-redirect"]));
     let output = world.init(validate).output().unwrap();

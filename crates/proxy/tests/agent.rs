@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::{Sidecar, get, metric, patient};
+use support::{Sidecar, closed, get, metric, patient};
 
 fn start(env: &[(&str, String)]) -> Sidecar {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
@@ -56,7 +56,9 @@ fn application(answers: Vec<String>) -> (u16, thread::JoinHandle<Vec<(SocketAddr
             stream.write_all(answer.as_bytes()).unwrap();
             (peer, String::from_utf8(head).unwrap())
         };
-        answers.into_iter().map(serve).collect()
+        let asked = answers.into_iter().map(serve).collect();
+        closed(listener);
+        asked
     });
     (port, asked)
 }
@@ -108,7 +110,7 @@ fn redirects_are_followed_on_the_same_host_only() {
 
 #[test]
 fn an_application_that_is_not_there_is_500_and_an_unknown_probe_400() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = closed(TcpListener::bind("127.0.0.1:0").unwrap());
     let sidecar =
         probing(HEALTH, serde_json::json!({"httpGet": {"path": "/", "port": closed}, "timeoutSeconds": 10}));
     let (code, body) = get(agent(&sidecar), HEALTH);
@@ -133,7 +135,7 @@ fn a_tcp_probe_connects() {
     let port = listener.local_addr().unwrap().port();
     let sidecar = probing(HEALTH, serde_json::json!({"tcpSocket": {"port": port}, "timeoutSeconds": 10}));
     assert_eq!(get(agent(&sidecar), HEALTH).0, 200);
-    drop(listener);
+    closed(listener);
     assert_eq!(get(agent(&sidecar), HEALTH).0, 500);
 }
 

@@ -48,11 +48,11 @@ fn outbound_is_carried_to_where_it_was_going() {
     eventually("both connections are counted", || {
         let text = pod.metrics(&sidecar);
         let count = |name: &str| metric(&text, name, &["reporter=\"source\""]);
-        (count("istio_tcp_connections_closed_total") == 2.0).then(|| {
+        let closed = count("istio_tcp_connections_closed_total") == 2.0;
+        (closed && count("outrigger_connections_active") == 0.0).then(|| {
             assert_eq!(count("istio_tcp_connections_opened_total"), 2.0);
             assert_eq!(count("istio_tcp_received_bytes_total"), 10.0);
             assert_eq!(count("istio_tcp_sent_bytes_total"), 22.0);
-            assert_eq!(count("outrigger_connections_active"), 0.0);
         })
     });
 }
@@ -211,8 +211,10 @@ fn http_is_seen_in_both_directions() {
 #[test]
 fn an_http_destination_that_refuses_is_503_with_the_cause() {
     let pod = Pod::new();
-    let _sidecar = pod.sidecar(&[]);
-    let (code, body) = ask(pod.inside.connect((PEER_V4, 81).into()).unwrap(), "GET", "/");
+    // Of a port that says what it speaks; on another, a client that takes its time to speak is reset.
+    let ports = r#"[{"name": "http-shop", "containerPort": 81}]"#;
+    let _sidecar = pod.sidecar(&[("ISTIO_META_POD_PORTS", ports)]);
+    let (code, body) = ask(pod.peer.connect((POD_V4, 81).into()).unwrap(), "GET", "/");
     assert_eq!(code, 503);
     assert!(body.contains("remote connection failure") && body.contains("refused"), "{body}");
 }
@@ -252,8 +254,13 @@ fn without_descriptors_it_backs_off_and_recovers() {
         (0..80).map(|_| patient(pod.inside.connect((PEER_V4, 80).into()).unwrap())).collect();
     // Metrics cannot be asked for now: that takes a descriptor too. The log says it.
     sidecar.logged("accept failed");
-    drop(held);
+    // The server's end ends them all, also those that the sidecar has yet to accept. Once the last has ended, none of
+    // them holds a descriptor, nor stands in a queue before the next.
     drop(listener);
+    for mut stream in held {
+        let ended = stream.read(&mut [0]);
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
     let server = answer_after_the_end(pod.peer.listen(PEER_V4, 8081));
     assert_eq!(say(pod.inside.connect((PEER_V4, 8081).into()).unwrap(), "again"), "said: again");
     server.join().unwrap();
@@ -278,7 +285,8 @@ fn response(stream: &mut TcpStream) -> Option<bool> {
 #[test]
 fn a_rolling_restart_loses_no_request() {
     let pod = Pod::new();
-    let env = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "300ms")];
+    // It stays until every client has been told to go elsewhere; when it leaves by itself, other tests show.
+    let env = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "1h")];
     let mut sidecar = pod.sidecar(&env);
     mirror(pod.inside.listen(POD_V4, 8080));
     let (served, failed, gone) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
@@ -316,8 +324,13 @@ fn a_rolling_restart_loses_no_request() {
             let (code, _) = ask(pod.peer.connect((POD_V4, 15021).into()).unwrap(), "GET", "/healthz/ready");
             (code == 503).then_some(())
         });
+        // New connections are served all the while.
+        let seen = served.load(Ordering::Relaxed);
+        eventually("traffic still flows", || (served.load(Ordering::Relaxed) > seen + 200).then_some(()));
         gone.store(true, Ordering::Relaxed);
     });
     assert_eq!(failed.into_inner(), 0, "of {} requests", served.into_inner());
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 15020));
+    assert_eq!(ask(pod.inside.connect(loopback).unwrap(), "POST", "/quitquitquit").0, 200);
     assert!(sidecar.ended().success());
 }

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use support::{Sidecar, ask, eventually, get, metric, patient};
+use support::{Sidecar, ask, closed, eventually, get, metric, patient};
 
 const PORTS: [&str; 4] =
     ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
@@ -91,14 +91,14 @@ fn sigterm_ends_readiness_before_it_ends_the_sidecar() {
 #[test]
 fn wait_succeeds_when_ready_and_fails_in_time() {
     let sidecar = Sidecar::start(command());
-    let wait = |port: u16| {
+    let wait = |port: u16, seconds: &str| {
         let url = format!("--url=http://127.0.0.1:{port}/healthz/ready");
         let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
-        command.args(["wait", &url, "--timeoutSeconds", "1", "--periodMillis=50"]).output().unwrap()
+        command.args(["wait", &url, "--timeoutSeconds", seconds, "--periodMillis=50"]).output().unwrap()
     };
-    assert!(wait(sidecar.port("readiness")).status.success());
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let failed = wait(closed);
+    assert!(wait(sidecar.port("readiness"), "60").status.success());
+    let closed = closed(TcpListener::bind("127.0.0.1:0").unwrap());
+    let failed = wait(closed, "1");
     assert_eq!(failed.status.code(), Some(1));
     let message = String::from_utf8(failed.stderr).unwrap();
     assert!(message.contains("not ready in 1 s") && message.contains(&closed.to_string()), "{message}");

@@ -267,12 +267,11 @@ fn upstream_failures_are_told_by_status_cause_and_flag() {
         assert_eq!(harness.counted(200, Flag::UpstreamReset, "a"), 1);
 
         let Harness { server, shared } = harness;
-        let address = server.local_addr().unwrap();
         drop(server);
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut harness = Harness { server: closed, shared };
         let mut client = harness.client(Declared::Http1).await;
-        harness.server = tokio::net::TcpListener::bind(address).await.unwrap();
+        harness.server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         say(&mut client, GET).await;
         let text = rest(&mut client).await;
         assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("refused"), "{text}");

@@ -6,7 +6,7 @@ pub mod namespace;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -110,6 +110,15 @@ pub fn ask(stream: TcpStream, method: &str, path: &str) -> (u16, String) {
 
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     ask(TcpStream::connect(address).unwrap(), "GET", path)
+}
+
+/// Closes `listener` and gives its port once connections to it are refused: a process that another test is just starting
+/// holds our sockets open until it has begun.
+pub fn closed(listener: TcpListener) -> u16 {
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    eventually("the port is closed", || TcpStream::connect(address).err());
+    address.port()
 }
 
 /// A stream that fails a test instead of hanging it.

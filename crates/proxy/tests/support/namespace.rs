@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Sidecar, ask};
+use super::{Sidecar, ask, eventually};
 
 pub const POD_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
 pub const PEER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
@@ -68,6 +68,16 @@ impl Namespace {
     /// Runs a program inside and panics if it fails.
     pub fn run(&self, program: &str, args: &[&str]) {
         run("ip", &[&["netns", "exec", &self.name, program], args].concat());
+    }
+
+    /// Waits until the local IPv6 routes are there.
+    fn await_routes(&self, wanted: &[&str]) {
+        eventually("IPv6 is ready", || {
+            let shown =
+                Command::new("ip").args(["-n", &self.name, "-6", "route", "show", "table", "local"]).output();
+            let routes = String::from_utf8(shown.unwrap().stdout).unwrap();
+            wanted.iter().all(|route| routes.contains(route)).then_some(())
+        });
     }
 
     fn rules(&self, text: &str) {
@@ -129,15 +139,20 @@ impl Pod {
             namespace.run("ip", &["addr", "add", v6, "dev", "eth0", "nodad"]);
             namespace.run("ip", &["link", "set", "eth0", "up"]);
         }
-        inside.run("ip", &["addr", "add", "::6/128", "dev", "lo"]);
+        inside.run("ip", &["addr", "add", "::6/128", "dev", "lo", "nodad"]);
         inside.run("ip", &["route", "add", "default", "via", "10.9.0.1"]);
+        // The kernel finishes IPv6 addresses on its own time.
+        inside.await_routes(&["local fd09::2 ", "local ::6 ", "multicast ff00::/8 dev eth0 "]);
+        peer.await_routes(&["local fd09::1 ", "multicast ff00::/8 dev eth0 "]);
         inside.rules(CAPTURE);
         peer.rules(SERVICE);
         peer.run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
         let folder = std::env::temp_dir().join(format!("outrigger-netns-{id}"));
         std::fs::create_dir(&folder).unwrap();
         let program = folder.join("outrigger-proxy");
-        std::fs::copy(env!("CARGO_BIN_EXE_outrigger-proxy"), &program).unwrap();
+        // By a process of its own: what is open for writing here may be open in a child that another test is just
+        // starting, and a program that somebody has open for writing cannot be run.
+        run("cp", &[env!("CARGO_BIN_EXE_outrigger-proxy"), program.to_str().unwrap()]);
         Pod { inside, peer, program }
     }
 
