@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod check;
+mod fields;
 pub mod injection;
 pub mod manifest;
 pub mod merge;

@@ -23,6 +23,7 @@ enum Command {
     Uninject(Box<commands::uninject::Uninject>),
     Diff(Box<commands::diff::Diff>),
     Explain(Box<commands::explain::Explain>),
+    Check(Box<commands::check::Check>),
     Certs(commands::certs::Certs),
     Completions(commands::completions::Completions),
 }
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Uninject(command) => return command.run(),
         Command::Diff(command) => return command.run(),
         Command::Explain(command) => return command.run(),
+        Command::Check(command) => return command.run(),
         Command::Certs(command) => command.run(),
         Command::Completions(command) => command.run(CommandLine::command()),
     };

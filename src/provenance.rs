@@ -4,14 +4,12 @@
 //! with one input changed, and the fields that come out otherwise are that input's. What no input changes is the
 //! template's own.
 
-use std::collections::BTreeMap;
-
 use outrigger_contract::STATUS_ANNOTATION;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::fields::flat;
 use crate::injection::{Injector, Owner, Request, SetupError};
-use crate::merge::schema::{self, Kind, Type};
 use crate::settings::{NativeSidecars, Settings};
 use crate::template::packs::Pack;
 
@@ -51,7 +49,7 @@ impl Experiments {
             let mut changed = settings.clone();
             change(&mut changed);
             // An input that cannot be otherwise tells nothing.
-            variants.extend(Injector::new(changed).ok().map(|injector| (name, injector)));
+            variants.extend(Injector::unchecked(changed).ok().map(|injector| (name, injector)));
         };
         for path in scalars(&settings.values) {
             vary(format!("value {}", path.join(".")), &|s| other(&mut s.values, &path));
@@ -87,7 +85,7 @@ impl Experiments {
     ) -> Vec<Field> {
         let (before, after) = (flat(pod), flat(injected));
         let mut fields: Vec<Field> = Vec::new();
-        for (field, value) in &after.0 {
+        for (field, value) in after.leaves() {
             let old = before.get(field);
             if old != Some(value) {
                 fields.push(Field {
@@ -98,7 +96,7 @@ impl Experiments {
                 });
             }
         }
-        for (field, old) in before.0.iter().filter(|(field, _)| after.get(field).is_none()) {
+        for (field, old) in before.leaves().iter().filter(|(field, _)| after.get(field).is_none()) {
             fields.push(Field {
                 field: field.clone(),
                 value: None,
@@ -217,56 +215,6 @@ fn different(value: &Value) -> Value {
         Value::String(s) => format!("{s}x").into(),
         Value::Array(_) => Value::Array(Vec::new()),
         Value::Object(_) => Value::Object(Map::new()),
-    }
-}
-
-/// Leaves by field, in order.
-struct Flat<'a>(Vec<(String, &'a Value)>, BTreeMap<String, usize>);
-
-impl<'a> Flat<'a> {
-    fn get(&self, field: &str) -> Option<&'a Value> {
-        self.1.get(field).map(|&i| self.0[i].1)
-    }
-}
-
-fn flat(pod: &Value) -> Flat<'_> {
-    let mut leaves = Vec::new();
-    flatten(pod, String::new(), Kind::Object(schema::POD), &mut leaves);
-    let index = leaves.iter().enumerate().map(|(i, (field, _))| (field.clone(), i)).collect();
-    Flat(leaves, index)
-}
-
-/// Items of lists that Kubernetes merges by a key are named by it; other lists are looked at whole.
-fn flatten<'a>(value: &'a Value, field: String, kind: Kind, leaves: &mut Vec<(String, &'a Value)>) {
-    match (value, kind) {
-        (Value::Object(fields), Kind::Object(of)) if !fields.is_empty() => {
-            for (key, value) in fields {
-                flatten(value, child(&field, key), kind_of(of, key), leaves);
-            }
-        }
-        (Value::Array(items), Kind::List(key, of)) if !items.is_empty() => {
-            for (i, item) in items.iter().enumerate() {
-                let name = match &item[key] {
-                    Value::String(name) => name.clone(),
-                    Value::Null => i.to_string(),
-                    other => other.to_string(),
-                };
-                flatten(item, format!("{field}[{name}]"), Kind::Object(of), leaves);
-            }
-        }
-        _ => leaves.push((field, value)),
-    }
-}
-
-fn kind_of(of: Type, key: &str) -> Kind {
-    schema::kind(of, key).unwrap_or(Kind::Object(&[]))
-}
-
-fn child(field: &str, key: &str) -> String {
-    match (field.is_empty(), key.contains(['.', '/'])) {
-        (_, true) => format!("{field}[{key}]"),
-        (true, false) => key.to_owned(),
-        (false, false) => format!("{field}.{key}"),
     }
 }
 

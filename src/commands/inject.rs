@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use outrigger::injection::{Injector, Request};
 use outrigger::manifest::Pod;
+use outrigger::settings::Settings;
 
 use super::manifests::ManifestFlags;
 use super::report::{Outcome, Report};
@@ -55,8 +56,13 @@ impl Inject {
 
 /// The injector that the flags ask for; what is odd about its settings is reported.
 pub(crate) fn injector(flags: &SettingsFlags, report: &mut Report) -> Result<Injector, String> {
-    let injector = Injector::new(flags.settings()?).map_err(|e| e.to_string())?;
-    injector.settings().warnings().into_iter().for_each(|warning| report.warning(warning));
+    injector_of(flags.settings()?, report)
+}
+
+/// The injector of settings; what is odd about them is reported.
+pub(crate) fn injector_of(settings: Settings, report: &mut Report) -> Result<Injector, String> {
+    let injector = Injector::new(settings).map_err(|e| e.to_string())?;
+    injector.warnings().into_iter().for_each(|warning| report.warning(warning));
     Ok(injector)
 }
 

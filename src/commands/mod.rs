@@ -1,6 +1,7 @@
 //! One file a command, thin: each reads its options, calls the library, prints.
 
 pub(crate) mod certs;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod explain;

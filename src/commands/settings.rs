@@ -15,9 +15,10 @@ pub(crate) struct SettingsFlags {
     /// The settings: an InjectorConfig, or a ConfigMap that an Istio installation left [default: none]
     #[arg(long, value_name = "FILE", alias = "injectConfigFile")]
     config: Option<PathBuf>,
-    /// The templates to use: outrigger, istio, linkerd-daemonset, or a folder
-    #[arg(long, value_name = "NAME|DIR", value_parser = NonEmptyStringValueParser::new())]
-    pack: Option<String>,
+    /// The templates to use: outrigger, istio, linkerd-daemonset, a folder, or the file of a ConfigMap; give it again
+    /// for further packs, whose templates are PACK/TEMPLATE
+    #[arg(long = "pack", value_name = "NAME|DIR", value_parser = NonEmptyStringValueParser::new())]
+    packs: Vec<String>,
     /// Template for pods that name none; give it several times for several, in order
     #[arg(long = "template", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     templates: Vec<String>,
@@ -44,8 +45,18 @@ pub(crate) struct SettingsFlags {
 }
 
 impl SettingsFlags {
+    /// Whether a file of settings is named.
+    pub(crate) fn names_file(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// The settings, or why there are none: one line a problem.
     pub(crate) fn settings(&self) -> Result<Settings, String> {
+        self.settings_over(Settings::default)
+    }
+
+    /// [`Self::settings`]; `otherwise` gives those that the flags go over where no file is named.
+    pub(crate) fn settings_over(&self, otherwise: impl FnOnce() -> Settings) -> Result<Settings, String> {
         for (name, instead) in [
             (&self.inject_config_map_name, ("injectConfigMapName", "--config")),
             (&self.mesh_config_map_name, ("meshConfigMapName", "--mesh-config")),
@@ -59,11 +70,17 @@ impl SettingsFlags {
             }
         }
         let mut settings = match &self.config {
-            Some(file) => Settings::load_for(file, self.pack.as_deref()).map_err(|e| e.to_string())?,
-            None => Settings::default(),
+            Some(file) => {
+                let pack = self.packs.first().map(String::as_str);
+                Settings::load_for(file, pack).map_err(|e| e.to_string())?
+            }
+            None => otherwise(),
         };
-        if let Some(pack) = &self.pack {
+        if let [pack, further @ ..] = self.packs.as_slice() {
             settings.pack.clone_from(pack);
+            if !further.is_empty() {
+                settings.packs = further.to_vec();
+            }
         }
         if !self.templates.is_empty() {
             settings.default_templates.clone_from(&self.templates);

@@ -27,8 +27,7 @@ use serde_json::{Map, Value, json};
 use crate::merge;
 use crate::policy::{self, Decision, Facts, Reason};
 use crate::settings::{NATIVE_SIDECARS_SINCE, Settings};
-use crate::template::Templates;
-use crate::template::packs::{Pack, overlay_values};
+use crate::template::{Library, Sources};
 use crate::uninject;
 use cache::Cache;
 use mesh::Mesh;
@@ -101,7 +100,7 @@ pub struct SetupError(pub String);
 #[derive(Debug)]
 pub struct Injector {
     settings: Settings,
-    templates: Templates,
+    templates: Library,
     mesh: Mesh,
     /// The templates' data that is the same for all pods.
     base: Map<String, Value>,
@@ -111,14 +110,28 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// Loads the pack and compiles its templates.
+    /// Loads the packs, compiles their templates, and checks the values by the packs' schemas.
     ///
     /// # Errors
     /// [`SetupError`].
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
-        let pack = Pack::load(&settings.pack).map_err(|e| SetupError(e.to_string()))?;
-        let templates =
-            Templates::compile(&pack, &settings.templates).map_err(|e| SetupError(e.to_string()))?;
+        Self::load(settings, true)
+    }
+
+    /// [`Self::new`] without the schemas: for experiments with values that they would refuse.
+    pub(crate) fn unchecked(settings: Settings) -> Result<Self, SetupError> {
+        Self::load(settings, false)
+    }
+
+    fn load(settings: Settings, strict: bool) -> Result<Self, SetupError> {
+        let sources = Sources {
+            pack: &settings.pack,
+            further: &settings.packs,
+            templates: &settings.templates,
+            values: &settings.values,
+            strict,
+        };
+        let (templates, values) = Library::load(&sources).map_err(SetupError)?;
         let known = |name: &String| templates.names().contains(name) || settings.aliases.contains_key(name);
         if let Some(missing) = settings.default_templates.iter().find(|name| !known(name)) {
             return Err(SetupError(format!(
@@ -127,8 +140,6 @@ impl Injector {
             )));
         }
         let mesh = Mesh::new(&settings.mesh_config).map_err(SetupError)?;
-        let mut values = pack.values;
-        overlay_values(&mut values, settings.values.clone());
         let since = values.get("nativeSidecarsSince").and_then(Value::as_str);
         let since = since
             .map(str::parse)
@@ -149,6 +160,25 @@ impl Injector {
     /// The settings that it was made from.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The names of the templates that a pod may ask for, sorted.
+    pub fn templates(&self) -> &[String] {
+        self.templates.names()
+    }
+
+    /// Whether a pod gets a record of what injection did, by which it is undone. Pack `istio` promises the very pods
+    /// that Istio makes, and Istio keeps none.
+    pub fn keeps_record(&self) -> bool {
+        self.settings.pack != "istio"
+    }
+
+    /// What has no effect though it is accepted: selectors that match nothing, names that are hardly meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.settings.warnings();
+        warnings.extend(proxy_config::misspelt(&self.settings.mesh_config));
+        warnings.extend_from_slice(self.templates.warnings());
+        warnings
     }
 
     /// Inject or not.
@@ -174,8 +204,7 @@ impl Injector {
             .map_err(Error::Refused)
             .and_then(|()| self.run(pod, request))
             .map_err(|e| e.of(&subject(pod, request)))?;
-        // Pack `istio` promises the very pods that Istio makes.
-        if self.settings.pack != "istio" {
+        if self.keeps_record() {
             uninject::leave_record(pod, &mut injected);
         }
         let pod = (injected != *pod).then_some(injected);

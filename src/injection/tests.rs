@@ -205,7 +205,7 @@ fn templates_of_the_operator_and_aliases_merge_in_order() {
 #[test]
 fn setup_refuses_what_cannot_work_with_its_place() {
     for (settings, part) in [
-        ("pack: nowhere", "there is no such pack or folder; the packs are"),
+        ("pack: nowhere", "there is no such pack, folder or file; the packs are"),
         ("templates: {t: \"a: {{#if x}}\"}", "template \"t\": line 1, column"),
         ("defaultTemplates: [none]", "defaultTemplates: there is no template \"none\"; have sidecar"),
     ] {

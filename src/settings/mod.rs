@@ -5,6 +5,7 @@
 
 pub mod import;
 pub mod layers;
+pub(crate) mod misspelt;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -133,8 +134,10 @@ pub struct Settings {
     pub always_inject_selector: Vec<Selector>,
     /// Annotations that every injected pod gets.
     pub injected_annotations: BTreeMap<String, String>,
-    /// Name of a pack that comes with Outrigger, or a folder. Default: `outrigger`.
+    /// Name of a pack that comes with Outrigger, a folder, or the file of a ConfigMap. Default: `outrigger`.
     pub pack: String,
+    /// Further packs, whose templates are `PACK/TEMPLATE` and whose values stand under the pack's name.
+    pub packs: Vec<String>,
     /// Templates of a pod that names none. Default: `[sidecar]`.
     pub default_templates: Vec<String>,
     /// More templates by name, as text.
@@ -171,6 +174,7 @@ impl Default for Settings {
             always_inject_selector: Vec::new(),
             injected_annotations: BTreeMap::new(),
             pack: "outrigger".to_owned(),
+            packs: Vec::new(),
             default_templates: vec!["sidecar".to_owned()],
             templates: BTreeMap::new(),
             aliases: BTreeMap::new(),

@@ -8,7 +8,9 @@
 mod check;
 mod helpers;
 mod inline;
+mod library;
 pub mod packs;
+mod schema;
 mod slots;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +20,7 @@ use handlebars::{Context, Handlebars, Template, TemplateError};
 use serde_json::Value;
 
 pub use helpers::{FUNCTIONS, Function};
+pub use library::{Library, Sources};
 use packs::Pack;
 use slots::Shape;
 

@@ -1,6 +1,7 @@
 //! Packs: templates by name, the partials they share, and the default values they need.
 //!
-//! A pack is a folder: `NAME.yaml.hbs` is a template, `_NAME.yaml.hbs` a partial, `values.yaml` the defaults. Those
+//! A pack is a folder, or a manifest of a ConfigMap whose `data` has the same files: `NAME.yaml.hbs` is a template,
+//! `_NAME.yaml.hbs` a partial, `values.yaml` the defaults, `values.schema.json` what the values must hold to. Those
 //! under `templates/` come with the program.
 
 use std::collections::BTreeMap;
@@ -12,76 +13,76 @@ use crate::yaml;
 
 const TEMPLATE: &str = ".yaml.hbs";
 const VALUES: &str = "values.yaml";
+const SCHEMA: &str = "values.schema.json";
 
 /// A file of a pack: its name, its text.
 type File = (&'static str, &'static str);
 
+/// The files of a pack under `templates/`.
+macro_rules! files {
+    ($pack:literal: $($file:literal)*) => {
+        ($pack, &[$(($file, include_str!(concat!("../../templates/", $pack, "/", $file)))),*])
+    };
+}
+
 /// The packs that come with the program, by name.
 const BUILT_IN: &[(&str, &[File])] = &[
-    (
-        "istio",
-        &[
-            ("gateway.yaml.hbs", include_str!("../../templates/istio/gateway.yaml.hbs")),
-            ("grpc-agent.yaml.hbs", include_str!("../../templates/istio/grpc-agent.yaml.hbs")),
-            ("grpc-simple.yaml.hbs", include_str!("../../templates/istio/grpc-simple.yaml.hbs")),
-            ("sidecar.yaml.hbs", include_str!("../../templates/istio/sidecar.yaml.hbs")),
-            (VALUES, include_str!("../../templates/istio/values.yaml")),
-            ("_annotations.yaml.hbs", include_str!("../../templates/istio/_annotations.yaml.hbs")),
-            ("_args.yaml.hbs", include_str!("../../templates/istio/_args.yaml.hbs")),
-            ("_env_config.yaml.hbs", include_str!("../../templates/istio/_env_config.yaml.hbs")),
-            ("_env_identity.yaml.hbs", include_str!("../../templates/istio/_env_identity.yaml.hbs")),
-            ("_env_limits.yaml.hbs", include_str!("../../templates/istio/_env_limits.yaml.hbs")),
-            ("_env_mesh.yaml.hbs", include_str!("../../templates/istio/_env_mesh.yaml.hbs")),
-            ("_env_metadata.yaml.hbs", include_str!("../../templates/istio/_env_metadata.yaml.hbs")),
-            ("_init.yaml.hbs", include_str!("../../templates/istio/_init.yaml.hbs")),
-            ("_labels.yaml.hbs", include_str!("../../templates/istio/_labels.yaml.hbs")),
-            ("_mounts.yaml.hbs", include_str!("../../templates/istio/_mounts.yaml.hbs")),
-            ("_probe_times.yaml.hbs", include_str!("../../templates/istio/_probe_times.yaml.hbs")),
-            ("_proxy.yaml.hbs", include_str!("../../templates/istio/_proxy.yaml.hbs")),
-            ("_pull_policy.yaml.hbs", include_str!("../../templates/istio/_pull_policy.yaml.hbs")),
-            ("_pull_secrets.yaml.hbs", include_str!("../../templates/istio/_pull_secrets.yaml.hbs")),
-            ("_resources.yaml.hbs", include_str!("../../templates/istio/_resources.yaml.hbs")),
-            ("_volumes.yaml.hbs", include_str!("../../templates/istio/_volumes.yaml.hbs")),
-            (
-                "_workload_certificates.yaml.hbs",
-                include_str!("../../templates/istio/_workload_certificates.yaml.hbs"),
-            ),
-            (
-                "_workload_certificates_mount.yaml.hbs",
-                include_str!("../../templates/istio/_workload_certificates_mount.yaml.hbs"),
-            ),
-        ],
+    files!("istio":
+        "gateway.yaml.hbs"
+        "grpc-agent.yaml.hbs"
+        "grpc-simple.yaml.hbs"
+        "sidecar.yaml.hbs"
+        "values.schema.json"
+        "values.yaml"
+        "_annotations.yaml.hbs"
+        "_args.yaml.hbs"
+        "_env_config.yaml.hbs"
+        "_env_identity.yaml.hbs"
+        "_env_limits.yaml.hbs"
+        "_env_mesh.yaml.hbs"
+        "_env_metadata.yaml.hbs"
+        "_init.yaml.hbs"
+        "_labels.yaml.hbs"
+        "_mounts.yaml.hbs"
+        "_probe_times.yaml.hbs"
+        "_proxy.yaml.hbs"
+        "_pull_policy.yaml.hbs"
+        "_pull_secrets.yaml.hbs"
+        "_resources.yaml.hbs"
+        "_volumes.yaml.hbs"
+        "_workload_certificates.yaml.hbs"
+        "_workload_certificates_mount.yaml.hbs"
     ),
-    (
-        "linkerd-daemonset",
-        &[
-            ("http-proxy.yaml.hbs", include_str!("../../templates/linkerd-daemonset/http-proxy.yaml.hbs")),
-            ("sidecar.yaml.hbs", include_str!("../../templates/linkerd-daemonset/sidecar.yaml.hbs")),
-            (VALUES, include_str!("../../templates/linkerd-daemonset/values.yaml")),
-        ],
+    files!("linkerd-daemonset":
+        "http-proxy.yaml.hbs"
+        "sidecar.yaml.hbs"
+        "values.schema.json"
+        "values.yaml"
     ),
-    (
-        "outrigger",
-        &[
-            ("sidecar.yaml.hbs", include_str!("../../templates/outrigger/sidecar.yaml.hbs")),
-            (VALUES, include_str!("../../templates/outrigger/values.yaml")),
-            ("_init.yaml.hbs", include_str!("../../templates/outrigger/_init.yaml.hbs")),
-            ("_metadata.yaml.hbs", include_str!("../../templates/outrigger/_metadata.yaml.hbs")),
-            ("_proxy.yaml.hbs", include_str!("../../templates/outrigger/_proxy.yaml.hbs")),
-            ("_pull_policy.yaml.hbs", include_str!("../../templates/outrigger/_pull_policy.yaml.hbs")),
-        ],
+    files!("outrigger":
+        "sidecar.yaml.hbs"
+        "values.schema.json"
+        "values.yaml"
+        "_init.yaml.hbs"
+        "_metadata.yaml.hbs"
+        "_proxy.yaml.hbs"
+        "_pull_policy.yaml.hbs"
     ),
 ];
 
 /// Templates, partials and default values.
 #[derive(Debug, Default, Clone)]
 pub struct Pack {
+    /// What it is called: its own name, its folder's, its ConfigMap's.
+    pub name: String,
     /// Templates by name, as text.
     pub templates: BTreeMap<String, String>,
     /// Partials by name, as text.
     pub partials: BTreeMap<String, String>,
     /// The values that templates see where the operator gives no others.
     pub values: Map<String, Value>,
+    /// The JSON schema of the values; `None` where everything goes.
+    pub schema: Option<Value>,
 }
 
 /// Why a pack cannot be loaded: the pack, the file, what is wrong.
@@ -95,60 +96,111 @@ pub struct Error {
 }
 
 impl Pack {
-    /// A pack that comes with the program, by name, or one of the operator's, by folder.
+    /// A pack that comes with the program, by name, or one of the operator's, by folder or by the manifest of a
+    /// ConfigMap.
     ///
     /// # Errors
-    /// There is no such pack or folder; a file cannot be read; the values are no YAML object; there is no template.
-    pub fn load(name: &str) -> Result<Self, Error> {
-        let error = |message: String| Error { pack: name.to_owned(), message };
-        if let Some((_, files)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-            return Self::from_files(files.iter().map(|(n, t)| (n.to_string(), t.to_string())))
-                .map_err(error);
-        }
-        let folder = Path::new(name);
-        if !folder.is_dir() {
-            let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-            return Err(error(format!(
-                "there is no such pack or folder; the packs are {}",
-                known.join(", ")
-            )));
-        }
-        let mut files = Vec::new();
-        let entries = std::fs::read_dir(folder).map_err(|e| error(e.to_string()))?;
-        for entry in entries {
-            let entry = entry.map_err(|e| error(e.to_string()))?;
-            let file = entry.file_name().to_string_lossy().into_owned();
-            if file.ends_with(TEMPLATE) || file == VALUES {
-                let text =
-                    std::fs::read_to_string(entry.path()).map_err(|e| error(format!("{file}: {e}")))?;
-                files.push((file, text));
-            }
-        }
-        Self::from_files(files).map_err(error)
+    /// There is no such pack, folder or file; a file cannot be read; the values or their schema are no object; there
+    /// is no template.
+    pub fn load(pack: &str) -> Result<Self, Error> {
+        let error = |message: String| Error { pack: pack.to_owned(), message };
+        let (name, files) = files(pack).map_err(error)?;
+        Self::from_files(name, files).map_err(error)
     }
 
-    fn from_files(files: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
-        let mut pack = Self::default();
+    fn from_files(name: String, files: Vec<(String, String)>) -> Result<Self, String> {
+        let mut pack = Self { name, ..Self::default() };
         for (file, text) in files {
-            match file.strip_suffix(TEMPLATE) {
-                Some(name) => match name.strip_prefix('_') {
-                    Some(partial) => pack.partials.insert(partial.to_owned(), text),
-                    None => pack.templates.insert(name.to_owned(), text),
-                },
-                None => {
-                    pack.values = match yaml::parse(&text).map_err(|e| format!("{file}: {e}"))? {
-                        Value::Object(values) => values,
-                        Value::Null => Map::new(),
-                        other => return Err(format!("{file}: {other} is no object")),
-                    };
-                    continue;
+            match (file.as_str(), file.strip_suffix(TEMPLATE)) {
+                (VALUES, _) => pack.values = object(&text).map_err(|e| format!("{file}: {e}"))?,
+                (SCHEMA, _) => {
+                    let schema = object(&text).map_err(|e| format!("{file}: {e}"))?;
+                    pack.schema = Some(Value::Object(schema));
                 }
-            };
+                (_, Some(name)) => {
+                    match name.strip_prefix('_') {
+                        Some(partial) => pack.partials.insert(partial.to_owned(), text),
+                        None => pack.templates.insert(name.to_owned(), text),
+                    };
+                }
+                _ => {}
+            }
         }
         if pack.templates.is_empty() {
             return Err(format!("holds no template (a file NAME{TEMPLATE})"));
         }
         Ok(pack)
+    }
+}
+
+/// What a pack is called, and its files by name, sorted.
+pub type Files = (String, Vec<(String, String)>);
+
+/// Reads the files of a pack.
+///
+/// # Errors
+/// As [`Pack::load`], as far as files go.
+pub fn files(pack: &str) -> Result<Files, String> {
+    if let Some((name, files)) = BUILT_IN.iter().find(|(known, _)| *known == pack) {
+        let files = files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned()));
+        return Ok(((*name).to_owned(), files.collect()));
+    }
+    let path = Path::new(pack);
+    if path.is_dir() {
+        // The folder itself may be given as `.`, or by a link.
+        let whole = path.canonicalize().map_err(|e| e.to_string())?;
+        let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Ok((name, of_folder(path)?));
+    }
+    if path.is_file() {
+        let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+        return of_config_map(&text);
+    }
+    let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+    Err(format!("there is no such pack, folder or file; the packs are {}", known.join(", ")))
+}
+
+fn of_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| e.to_string())? {
+        let entry = entry.map_err(|e| e.to_string())?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if file.ends_with(TEMPLATE) || file == VALUES || file == SCHEMA {
+            let text = std::fs::read_to_string(entry.path()).map_err(|e| format!("{file}: {e}"))?;
+            files.push((file, text));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn of_config_map(text: &str) -> Result<Files, String> {
+    let manifest = yaml::parse(text).map_err(|e| e.to_string())?;
+    if manifest["kind"] != "ConfigMap" {
+        return Err(
+            "is a file, and a file must be the manifest of a ConfigMap that holds the pack".to_owned()
+        );
+    }
+    let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+    if name.is_empty() {
+        return Err("the ConfigMap has no metadata.name, which is the pack's".to_owned());
+    }
+    let data = manifest["data"].as_object().into_iter().flatten();
+    let mut files = data
+        .map(|(file, text)| match text.as_str() {
+            Some(text) => Ok((file.clone(), text.to_owned())),
+            None => Err(format!("data.{file} is no text")),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    files.sort();
+    Ok((name.to_owned(), files))
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match yaml::parse(text).map_err(|e| e.to_string())? {
+        Value::Object(fields) => Ok(fields),
+        Value::Null => Ok(Map::new()),
+        other => Err(format!("{other} is no object")),
     }
 }
 

@@ -101,3 +101,15 @@ fn the_operators_templates_win_over_the_packs() {
     assert_eq!(templates.render("t", &data).unwrap(), json!({"a": 2}));
     assert_eq!(templates.render("u", &data).unwrap(), Value::Null);
 }
+
+#[test]
+fn the_documented_helpers_are_those_that_are_there() {
+    let docs = include_str!("../../docs/templates.md");
+    let table = docs.split("\n## Helpers\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    let json = ("json", "the value itself, not its text");
+    let mut there: Vec<_> = super::FUNCTIONS.iter().map(|f| (f.name, f.gives)).chain([json]).collect();
+    there.sort();
+    assert_eq!(rows.collect::<Vec<_>>(), there);
+}

@@ -10,6 +10,7 @@ mod schema;
 
 use serde_json::{Map, Value, json};
 
+use crate::settings::misspelt;
 use crate::yaml;
 
 /// The mesh's port for merged metrics and probes where nothing else is said.
@@ -92,6 +93,12 @@ pub(super) fn overlay(below: &mut ProxyConfig, layer: ProxyConfig) {
         }
         below.insert(field, value);
     }
+}
+
+/// What is odd about the names in a mesh configuration.
+pub(super) fn misspelt(mesh_config: &Map<String, Value>) -> Vec<String> {
+    let fields: Vec<&str> = schema::PROXY_CONFIG.iter().map(|(name, _)| *name).collect();
+    misspelt::in_mesh_config(mesh_config, &fields)
 }
 
 /// The environment variable PROXY_CONFIG: what is not built in, as JSON in the order of Istio's fields.

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod packs;
+mod running;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -565,8 +568,14 @@ fn completions_are_printed_for_a_shell() {
 
 #[test]
 fn uninjecting_gives_back_what_was_injected() {
-    for name in ["kinds.yaml", "list.yaml", "awkward.yaml", "objects.json"] {
-        let injected = outrigger(&["inject", "-f", &fixture(name)]);
+    let names = ["kinds.yaml", "list.yaml", "awkward.yaml", "objects.json"];
+    let packs = [
+        &["--pack", "outrigger"][..],
+        &["--pack", "outrigger", "--kubernetes-version", "1.28"],
+        &["--pack", "linkerd-daemonset"],
+    ];
+    for (name, pack) in names.into_iter().flat_map(|name| packs.map(|pack| (name, pack))) {
+        let injected = outrigger(&[&["inject", "-f", &fixture(name)], pack].concat());
         let run = outrigger_reads(&["uninject", "-f", "-"], &injected.out);
         assert_eq!(run.code, 0, "{}", run.err);
         let before = Run { code: 0, out: text_of(name), err: String::new() };
