@@ -50,7 +50,12 @@ fn main() {
     for (name, pod) in [("one container", one_container()), ("three containers", three_containers())] {
         let injector = Injector::new(Settings::default()).unwrap();
         let (_phase, in_phase) = watch::channel(Phase::Serving);
-        let webhook = Webhook::new(injector, Arc::new(Metrics::new()), Limits::default(), in_phase);
+        let webhook = Webhook::new(
+            watch::channel(Arc::new(injector)).1,
+            Arc::new(Metrics::new()),
+            Limits::default(),
+            in_phase,
+        );
         let servers = [Server::start("injects", router(webhook)), Server::start("allows", only_allows())];
         let request = request(&pod);
         let mut totals = [Total::default(), Total::default()];

@@ -122,6 +122,7 @@ pub struct Metrics {
     /// When the served certificate expires, in Unix seconds.
     pub certificate_expiry: Gauge<f64, AtomicU64>,
     certificate_reloads: Family<Outcome, Counter>,
+    settings_reloads: Family<Outcome, Counter>,
 }
 
 impl Metrics {
@@ -155,9 +156,12 @@ impl Metrics {
             accept_errors: Counter::default(),
             certificate_expiry: Gauge::default(),
             certificate_reloads: Family::default(),
+            settings_reloads: Family::default(),
         };
-        for result in ["success", "failure"] {
-            drop(metrics.certificate_reloads.get_or_create(&Outcome { result }));
+        for reloads in [&metrics.certificate_reloads, &metrics.settings_reloads] {
+            for result in ["success", "failure"] {
+                drop(reloads.get_or_create(&Outcome { result }));
+            }
         }
         metrics.registered()
     }
@@ -209,6 +213,11 @@ impl Metrics {
             "Changed certificate files taken up or refused, by result",
             self.certificate_reloads.clone(),
         );
+        r.register(
+            "settings_reloads",
+            "Changed settings taken up or refused, by result",
+            self.settings_reloads.clone(),
+        );
         r.register("build_info", "Version of this program; always 1", build);
         self
     }
@@ -217,6 +226,12 @@ impl Metrics {
     pub fn certificate_reloaded(&self, taken_up: bool) {
         let result = if taken_up { "success" } else { "failure" };
         self.certificate_reloads.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Changed settings were taken up, or refused.
+    pub fn settings_reloaded(&self, taken_up: bool) {
+        let result = if taken_up { "success" } else { "failure" };
+        self.settings_reloads.get_or_create(&Outcome { result }).inc();
     }
 
     /// The text that Prometheus scrapes, of type [`CONTENT_TYPE`].

@@ -8,6 +8,7 @@ pub(crate) mod explain;
 pub(crate) mod inject;
 mod manifests;
 mod output;
+mod reload;
 mod report;
 mod rewrite;
 pub(crate) mod serve;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::Args;
 use outrigger::certificates::{self, Files, Identity};
-use outrigger::injection::Injector;
 use outrigger::settings::Settings;
 use outrigger::telemetry::{self, LogFormat, Metrics};
 use outrigger::webhook::{self, Limits, Listener, Phase, Webhook};
@@ -16,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
+use super::reload::{self, Source};
 use super::trial::Trial;
 
 /// Time from SIGTERM to the end of accepting, for endpoints to be taken away. None on loopback.
@@ -30,7 +30,7 @@ const TRIAL_DAYS: u32 = 365;
 /// Without --cert and --key it makes a certificate for loopback and prints the commands to try it.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Settings (InjectorConfig, YAML); without it the defaults hold
+    /// Settings (InjectorConfig, YAML), reloaded when they change; without it the defaults hold
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address of the webhook (HTTPS)
@@ -64,32 +64,27 @@ impl Serve {
     /// Settings, templates, certificate or addresses that cannot be used, as a message for people.
     pub(crate) fn run(self) -> Result<(), String> {
         telemetry::log_to_stderr(self.log_format, &self.log_level)?;
-        let settings = match &self.config {
-            Some(path) => Settings::load(path).map_err(|e| e.to_string())?,
-            None => Settings::default(),
-        };
-        for warning in settings.warnings() {
-            tracing::warn!("settings: {warning}");
-        }
-        let injector = Injector::new(settings).map_err(|e| e.to_string())?;
+        let source = Source::load(self.config.clone())?;
+        reload::warn(&source.injector);
         let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("cannot start threads: {e}"))?;
-        let served = runtime.block_on(self.serve(injector));
+        let served = runtime.block_on(self.serve(source));
         // Whoever has not finished by now had the whole of DRAIN for it.
         runtime.shutdown_background();
         served
     }
 
-    async fn serve(self, injector: Injector) -> Result<(), String> {
+    async fn serve(self, source: Source) -> Result<(), String> {
         let mut stop = Stop::new()?;
         let metrics = Arc::new(Metrics::new());
         let limits = Limits::default();
         let sockets = (webhook::bind(self.listen)?, webhook::bind(self.metrics_listen)?);
         let address = local_address(&sockets.0)?;
         let metrics_address = local_address(&sockets.1)?;
-        let (tls, trial) = self.certificate(&metrics, address, injector.settings())?;
+        let (tls, trial) = self.certificate(&metrics, address, source.injector.settings())?;
         let settle = if trial.is_some() || address.ip().is_loopback() { Duration::ZERO } else { SETTLE };
 
         let (phase, in_phase) = watch::channel(Phase::Serving);
+        let injector = source.follow(metrics.clone());
         let shared = Webhook::new(injector, metrics.clone(), limits, in_phase.clone());
         let router = webhook::router(shared.clone());
         let webhook = Listener::tls(sockets.0, tls, router, limits, metrics.clone());

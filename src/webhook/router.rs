@@ -31,7 +31,7 @@ pub enum Phase {
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Webhook {
-    injector: Injector,
+    injector: watch::Receiver<Arc<Injector>>,
     metrics: Arc<Metrics>,
     limits: Limits,
     phase: watch::Receiver<Phase>,
@@ -41,10 +41,10 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// A webhook that injects with `injector`, counts in `metrics`, and is ready while `phase` is
+    /// A webhook that injects with the latest `injector`, counts in `metrics`, and is ready while `phase` is
     /// [`Phase::Serving`].
     pub fn new(
-        injector: Injector,
+        injector: watch::Receiver<Arc<Injector>>,
         metrics: Arc<Metrics>,
         limits: Limits,
         phase: watch::Receiver<Phase>,
@@ -170,14 +170,15 @@ async fn answer(
             Rejection::new(status, reason, message)
         })?;
     let environment = below.map(|Path(below)| path::environment(&below)).unwrap_or_default();
+    let injector = webhook.injector.borrow().clone();
     let answer = if bytes.len() > LARGE {
         // One at a time, or a few of them would take hundreds of megabytes.
         let _turn = webhook.large.acquire().await;
         let webhook = webhook.clone();
-        let task = move || admit::admit(&webhook.injector, &webhook.metrics, &bytes, &environment);
+        let task = move || admit::admit(&injector, &webhook.metrics, &bytes, &environment);
         tokio::task::spawn_blocking(task).await.unwrap_or_else(|e| Err(Failure::Internal(e.to_string())))
     } else {
-        admit::admit(&webhook.injector, &webhook.metrics, &bytes, &environment)
+        admit::admit(&injector, &webhook.metrics, &bytes, &environment)
     };
     match answer {
         Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),

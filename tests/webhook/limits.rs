@@ -33,7 +33,12 @@ impl Small {
         let (phase, in_phase) = watch::channel(Phase::Serving);
         let metrics = Arc::new(Metrics::new());
         let injector = Injector::new(Settings::default()).unwrap();
-        let router = router(Webhook::new(injector, metrics.clone(), limits, in_phase.clone()));
+        let router = router(Webhook::new(
+            watch::channel(Arc::new(injector)).1,
+            metrics.clone(),
+            limits,
+            in_phase.clone(),
+        ));
         let guard = runtime.enter();
         let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = socket.local_addr().unwrap();

@@ -10,3 +10,4 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod server;
+mod settings;
