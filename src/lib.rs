@@ -13,6 +13,7 @@
 
 pub mod certificates;
 pub mod check;
+pub mod cluster;
 mod fields;
 pub mod injection;
 pub mod manifest;

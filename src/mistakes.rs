@@ -120,6 +120,23 @@ pub fn unmet(pod: &Value, services: &[&Value]) -> Vec<String> {
     mistakes
 }
 
+/// What a running pod is, that it would not be if it were made now: injection happens when a pod is created, so that a
+/// change of settings or labels reaches a pod with its next restart.
+pub fn out_of_date(pod: &Value, inject: bool) -> Option<String> {
+    let injected = !pod["metadata"]["annotations"][STATUS_ANNOTATION].is_null();
+    match (inject, injected) {
+        (true, false) => Some(
+            "the pod runs without a sidecar, but would get one if it were made now; restart its workload"
+                .to_owned(),
+        ),
+        (false, true) => Some(
+            "the pod runs with a sidecar, but would not get one if it were made now; restart its workload"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
@@ -196,6 +213,15 @@ mod tests {
             mistakes[0].contains("annotations of namespace shop") && mistakes[0].ends_with("make it a label")
         );
         assert!(mistakes[1].contains("istio-injection=enabled"));
+    }
+
+    #[test]
+    fn a_pod_that_would_come_out_otherwise_now_is_found() {
+        let pod = |annotations: Value| json!({"metadata": {"annotations": annotations}});
+        let (bare, injected) = (pod(json!({})), pod(json!({STATUS_ANNOTATION: "{}"})));
+        assert!(out_of_date(&bare, true).unwrap().contains("runs without a sidecar"));
+        assert!(out_of_date(&injected, false).unwrap().contains("runs with a sidecar"));
+        assert_eq!((out_of_date(&bare, false), out_of_date(&injected, true)), (None, None));
     }
 
     fn service(name: &str, selector: Value, ports: Value) -> Value {

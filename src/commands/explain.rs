@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use outrigger::injection::Injector;
 use outrigger::manifest::Object;
@@ -10,23 +11,34 @@ use outrigger::provenance::{Experiments, Field};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::inject::injector;
-use super::manifests::{self, ManifestFlags, Namespaces, Parsed};
+use super::cluster::ClusterFlags;
+use super::inject::injector_of;
+use super::manifests::{self, ManifestFlags, Namespaces, Parsed, Stream};
 use super::output;
 use super::report::{BAD, DIM, GOOD, Report, STRONG, WARNING};
 use super::rewrite;
 use super::settings::SettingsFlags;
 
 /// Say why a workload is, or is not, injected: every rule with its outcome.
+///
+/// For manifests (-f), or for a pod that runs: with its namespace, its owners and the Services that select it, under
+/// the settings of the installation in its cluster unless --config names others.
 #[derive(Debug, Args)]
+#[command(mut_arg("filenames", |arg| arg.required(false).required_unless_present("pod").conflicts_with("pod")))]
 #[command(after_help = "Examples:
+  outrigger explain web-5d4f8-x7k2p -n shop
   outrigger explain -f app.yaml
   outrigger explain -f app.yaml -o json | jq '.[] | select(.inject | not) | .reason'
 
 Exit status: 0 explained; 1 a manifest could not be read; 2 usage.")]
 pub(crate) struct Explain {
+    /// A running pod: its name, or pod/NAME
+    #[arg(value_name = "POD", value_parser = NonEmptyStringValueParser::new())]
+    pod: Option<String>,
     #[command(flatten)]
     manifests: ManifestFlags,
+    #[command(flatten)]
+    cluster: ClusterFlags,
     /// For people, or for programs: an array with one element for each workload, in order
     #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
@@ -51,9 +63,11 @@ struct Explanation<'a> {
     api_version: &'a str,
     namespace: &'a str,
     name: &'a str,
-    /// File, or standard input.
+    /// File, standard input, or the cluster.
     file: &'a str,
-    line: usize,
+    /// Where it begins in a file; `None` in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
     inject: bool,
     reason: &'static str,
     because: String,
@@ -97,8 +111,20 @@ impl Explain {
     }
 
     fn explain(&self, report: &mut Report) -> Result<(), String> {
-        let injector = injector(&self.settings, report)?;
-        let (streams, failures) = self.manifests.read();
+        let running = match &self.pod {
+            Some(pod) => Some(self.cluster.read(pod, self.manifests.namespace())?),
+            None => None,
+        };
+        let installed = running.as_ref().and_then(|found| found.settings.as_ref());
+        if let (Some(found), None, false) = (&running, installed, self.settings.names_file()) {
+            report.warning(found.no_settings());
+        }
+        let settings = self.settings.settings_over(|| installed.cloned().unwrap_or_default())?;
+        let injector = injector_of(settings, report)?;
+        let (streams, failures) = match &running {
+            Some(found) => (vec![Stream::of_objects(&found.place, &found.running.objects())], Vec::new()),
+            None => self.manifests.read(),
+        };
         failures.into_iter().for_each(|failure| report.failure(failure));
         let parsed = manifests::parse(&streams);
         let namespaces = self.manifests.namespaces(&parsed)?;
@@ -121,6 +147,9 @@ impl Explain {
                 Err(failure) => report.failure(failure),
             }
         }
+        if let Some(found) = &running {
+            explanations = of_running(explanations, &found.running.pod);
+        }
         let text = match self.output {
             OutputFlag::Json => {
                 serde_json::to_string_pretty(&explanations).map_err(|e| e.to_string())? + "\n"
@@ -129,6 +158,20 @@ impl Explain {
         };
         output::write_styled(&text)
     }
+}
+
+/// The explanation of a running pod, with what is wrong with its owners.
+fn of_running<'a>(explanations: Vec<Explanation<'a>>, pod: &Value) -> Vec<Explanation<'a>> {
+    let mut explanations = explanations.into_iter();
+    let Some(mut own) = explanations.next() else { return Vec::new() };
+    own.line = None;
+    for warning in explanations.flat_map(|owner| owner.warnings) {
+        if !own.warnings.contains(&warning) {
+            own.warnings.push(warning);
+        }
+    }
+    own.warnings.extend(mistakes::out_of_date(pod, own.inject));
+    vec![own]
 }
 
 struct Context<'a> {
@@ -172,7 +215,7 @@ impl<'a> Context<'a> {
             namespace,
             name: object.name,
             file: parsed.stream,
-            line: parsed.line_of(object),
+            line: Some(parsed.line_of(object)),
             inject: decision.inject(),
             reason: decision.reason.code(),
             because: decision.because,
@@ -241,9 +284,10 @@ fn added(before: &Value, after: Option<&Value>) -> Map<String, Value> {
 /// An explanation for people.
 fn text(e: &Explanation) -> String {
     let (style, word) = if e.inject { (GOOD, "injected") } else { (WARNING, "not injected") };
+    let place = e.line.map_or(e.file.to_owned(), |line| format!("{}, line {line}", e.file));
     let mut text = format!(
-        "{STRONG}{} {}/{}{STRONG:#}: {style}{word}{style:#} because {} ({})\n  {DIM}{}, line {}{DIM:#}\n",
-        e.kind, e.namespace, e.name, e.because, e.reason, e.file, e.line
+        "{STRONG}{} {}/{}{STRONG:#}: {style}{word}{style:#} because {} ({})\n  {DIM}{place}{DIM:#}\n",
+        e.kind, e.namespace, e.name, e.because, e.reason
     );
     let width = e.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or(0);
     for rule in &e.rules {

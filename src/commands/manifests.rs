@@ -36,6 +36,14 @@ pub(crate) struct Stream {
     bytes: Vec<u8>,
 }
 
+impl Stream {
+    /// Objects that come from elsewhere than a file.
+    pub(crate) fn of_objects(name: &str, objects: &[Value]) -> Self {
+        let text: Vec<String> = objects.iter().map(Value::to_string).collect();
+        Self { name: name.to_owned(), bytes: text.join("\n").into_bytes() }
+    }
+}
+
 /// A document, and what it parses to.
 #[derive(Debug)]
 pub(crate) struct Parsed<'a> {
@@ -95,6 +103,11 @@ impl ManifestFlags {
             }
         }
         (streams, failures)
+    }
+
+    /// The namespace that the flags name.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// What is known about namespaces: by the flags, and by the Namespace objects among the manifests.

@@ -2,6 +2,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod check;
+mod cluster;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod explain;

@@ -1,0 +1,121 @@
+//! Everything that talks to an API server. What comes from it stays raw JSON, as everywhere.
+//!
+//! The cluster is found as kubectl finds it: a kubeconfig that is named, those of `$KUBECONFIG`, `~/.kube/config`, or
+//! the service account of the pod that the program runs in.
+
+mod running;
+
+use std::path::PathBuf;
+
+use axum::http::Request;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+
+pub use running::Running;
+
+/// Which cluster, in kubectl's words.
+#[derive(Debug, Clone, Default)]
+pub struct Which {
+    /// The kubeconfig; `None` for the one that kubectl would take.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it; `None` for the current one.
+    pub context: Option<String>,
+}
+
+/// Why a cluster cannot be asked, or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No cluster is configured, or its configuration cannot be used.
+    #[error("no cluster to ask: {0}; name one with --kubeconfig and --context")]
+    Unknown(String),
+    /// The object is not there, or nobody may see it.
+    #[error("{what}: the API server says: {message}")]
+    Refused {
+        /// The path that was asked for.
+        what: String,
+        /// The HTTP status.
+        code: u16,
+        /// What the API server says.
+        message: String,
+    },
+    /// No answer.
+    #[error("{server} does not answer: {message}")]
+    Silent {
+        /// The API server.
+        server: String,
+        /// What went wrong.
+        message: String,
+    },
+}
+
+impl std::fmt::Display for Cluster {
+    /// The address of its API server.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.server)
+    }
+}
+
+/// A cluster that can be asked.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    server: String,
+    /// The namespace of the context, `default` where it names none.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// Finds the cluster. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub async fn find(which: &Which) -> Result<Self, Error> {
+        let config = config(which).await.map_err(Error::Unknown)?;
+        let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|e| Error::Unknown(e.to_string()))?;
+        Ok(Self { client, server, namespace })
+    }
+
+    /// An object or a list, by its path, such as `/api/v1/namespaces/shop`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Silent`].
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        let silent = |message: String| Error::Silent { server: self.server.clone(), message };
+        let request = Request::get(path).body(Vec::new()).map_err(|e| silent(e.to_string()))?;
+        self.client.request(request).await.map_err(|e| match e {
+            kube::Error::Api(status) => {
+                Error::Refused { what: path.to_owned(), code: status.code, message: status.message }
+            }
+            other => silent(chain(&other)),
+        })
+    }
+}
+
+async fn config(which: &Which) -> Result<Config, String> {
+    let options = KubeConfigOptions { context: which.context.clone(), ..KubeConfigOptions::default() };
+    match (&which.kubeconfig, &which.context) {
+        (Some(file), _) => {
+            let kubeconfig =
+                Kubeconfig::read_from(file).map_err(|e| format!("{}: {}", file.display(), chain(&e)))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| chain(&e))
+        }
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|e| chain(&e)),
+        (None, None) => Config::infer().await.map_err(|e| chain(&e)),
+    }
+}
+
+/// An error with its causes, which tell what to do.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

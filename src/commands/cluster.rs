@@ -1,0 +1,71 @@
+//! Which cluster a command asks, and what it reads there.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use outrigger::cluster::{Cluster, Running, Which};
+use outrigger::settings::{INSTALLATION_NAMESPACE, Settings};
+
+/// The ConfigMap of the installation, and the key in it.
+const CONFIG_MAP: (&str, &str) = ("outrigger", "config.yaml");
+
+/// Flags of kubectl's.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ClusterFlags {
+    /// The kubeconfig [default: $KUBECONFIG, then ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+/// A running pod as a command sees it.
+pub(crate) struct Found {
+    pub(crate) running: Running,
+    /// The cluster, as reports name it.
+    pub(crate) place: String,
+    /// The settings of the installation; `None` where there is none, or nobody may see them.
+    pub(crate) settings: Option<Settings>,
+}
+
+impl Found {
+    /// What to say where the installation's settings are not known.
+    pub(crate) fn no_settings(&self) -> String {
+        format!(
+            "the ConfigMap {INSTALLATION_NAMESPACE}/{} cannot be read in {}, so that default settings are taken; give \
+             --config for others",
+            CONFIG_MAP.0, self.place
+        )
+    }
+}
+
+impl ClusterFlags {
+    /// Reads a pod, `NAME` or `pod/NAME`, in a namespace or in the context's.
+    pub(crate) fn read(&self, pod: &str, namespace: Option<&str>) -> Result<Found, String> {
+        let name = ["pod/", "pods/", "po/"].iter().find_map(|kind| pod.strip_prefix(kind)).unwrap_or(pod);
+        if name.contains('/') {
+            return Err(format!("{pod:?} is no pod; give its name, or pod/NAME, and its namespace by -n"));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
+        runtime.block_on(async {
+            let which = Which { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+            let cluster = Cluster::find(&which).await.map_err(|e| e.to_string())?;
+            let namespace = namespace.unwrap_or(&cluster.namespace);
+            let running = Running::read(&cluster, namespace, name).await.map_err(|e| e.to_string())?;
+            Ok(Found { running, settings: settings(&cluster).await?, place: cluster.to_string() })
+        })
+    }
+}
+
+async fn settings(cluster: &Cluster) -> Result<Option<Settings>, String> {
+    let (name, key) = CONFIG_MAP;
+    let path = format!("/api/v1/namespaces/{INSTALLATION_NAMESPACE}/configmaps/{name}");
+    // Who may not see the settings of the mesh may still ask about a pod.
+    let Ok(found) = cluster.get(&path).await else { return Ok(None) };
+    let Some(text) = found["data"][key].as_str() else { return Ok(None) };
+    let place = format!("ConfigMap {INSTALLATION_NAMESPACE}/{name}, {key}");
+    Settings::parse(text, &place).map(Some).map_err(|e| e.to_string())
+}
