@@ -6,10 +6,10 @@
 //! injection gives is taken for injection's.
 
 use outrigger_contract::{INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{remove_status, status};
-use crate::injection::{Owner, TEMPLATES_ANNOTATION};
+use crate::injection::Owner;
 
 const OVERRIDES: &str = "proxy.istio.io/overrides";
 const PROBES: &str = "ISTIO_KUBE_APP_PROBERS";
@@ -18,6 +18,23 @@ const METRICS: &str = "ISTIO_PROMETHEUS_ANNOTATIONS";
 
 /// Annotation that says whether probes are turned; the grpc templates set it.
 const REWRITES: &str = "sidecar.istio.io/rewriteAppHTTPProbers";
+/// The agent's port where nothing else is said.
+const STATUS_PORT: &str = "15020";
+/// Volumes that only those templates add.
+const OF_GRPC: [&str; 2] = ["istio-xds", "grpc-io-proxyless-bootstrap"];
+
+/// The init container where a CNI plugin captures, and the annotations by which the plugin is told what to: with the
+/// values that Istio's defaults give.
+const VALIDATION: &str = "istio-validation";
+const TOLD_TO_CNI: [(&str, &str); 3] = [
+    ("sidecar.istio.io/interceptionMode", "REDIRECT"),
+    ("traffic.sidecar.istio.io/includeInboundPorts", "*"),
+    ("traffic.sidecar.istio.io/includeOutboundIPRanges", "*"),
+];
+const EXCLUDED_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+/// How the network of the plugin is added to others: to a list of names, or to a JSON list.
+const NETWORK: [&str; 2] = [", default/istio-cni", ", {\"name\": \"istio-cni\", \"namespace\": \"default\"}"];
 
 /// Annotations that only injection writes.
 const ANNOTATIONS: [&str; 3] = [OVERRIDES, "istio.io/rev", "prometheus.istio.io/secure-port"];
@@ -39,7 +56,8 @@ pub(super) fn uninject(pod: &Value) -> Option<Value> {
         take_away(&mut before, list, &status[list]);
     }
     restore_overrides(&mut before);
-    restore_metadata(&mut before, &sidecar);
+    restore_metadata(&mut before, &sidecar, &status);
+    restore_security(&mut before, &sidecar);
     remove_status(&mut before);
     for map in ["annotations", "labels"] {
         drop_if_empty(&mut before, "/metadata", map);
@@ -117,17 +135,37 @@ fn restore_probes(pod: &mut Value, sidecar: &Value) {
             let items =
                 pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut).into_iter().flatten();
             for item in items.filter(|item| item["name"] == container) {
+                let ports = named_ports(item);
                 let handler = item.pointer_mut(place).and_then(Value::as_object_mut);
                 let Some(handler) = handler.filter(|h| is_turned(h.get("httpGet"), &path)) else { continue };
                 for kind in ["httpGet", "tcpSocket", "grpc"] {
                     if let Some(original) = probe.get(kind) {
+                        let mut original = original.clone();
+                        // The agent is told a number; a port that has a name was most likely asked for by it.
+                        if kind != "grpc"
+                            && let Some((name, _)) =
+                                ports.iter().find(|(_, number)| *number == original["port"])
+                        {
+                            original["port"] = Value::from(name.as_str());
+                        }
+                        if let Some(fields) = original.as_object_mut() {
+                            fields.retain(|_, value| !value.is_null());
+                        }
                         handler.shift_remove("httpGet");
-                        handler.insert(kind.to_owned(), original.clone());
+                        handler.insert(kind.to_owned(), original);
                     }
                 }
             }
         }
     }
+}
+
+/// The ports of a container that have a name: name, number.
+fn named_ports(container: &Value) -> Vec<(String, Value)> {
+    let ports = container["ports"].as_array().into_iter().flatten();
+    ports
+        .filter_map(|port| Some((port["name"].as_str()?.to_owned(), port["containerPort"].clone())))
+        .collect()
 }
 
 /// Container and JSON pointer of a probe's path at the agent: `/app-health/web/livez`.
@@ -183,7 +221,41 @@ fn target(target: &Value) -> Option<String> {
     })
 }
 
-fn restore_metadata(pod: &mut Value, sidecar: &Value) {
+/// Takes away what a CNI plugin is told, where it has just the values that Istio's defaults give.
+fn forget_cni(annotations: &mut Map<String, Value>) {
+    annotations
+        .retain(|key, value| !TOLD_TO_CNI.iter().any(|(told, default)| key == told && value == default));
+    let port = annotations.get("status.sidecar.istio.io/port").and_then(Value::as_str).unwrap_or(STATUS_PORT);
+    let rest =
+        annotations.get(EXCLUDED_PORTS).and_then(Value::as_str).and_then(|ports| ports.strip_suffix(port));
+    match rest.map(|rest| rest.strip_suffix(',').unwrap_or(rest).to_owned()) {
+        Some(rest) if rest.is_empty() => drop(annotations.shift_remove(EXCLUDED_PORTS)),
+        Some(rest) => drop(annotations.insert(EXCLUDED_PORTS.to_owned(), rest.into())),
+        None => {}
+    }
+    let networks = annotations.get(NETWORKS).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if networks == NETWORK[0].trim_start_matches(", ") {
+        annotations.shift_remove(NETWORKS);
+    } else if let Some(added) = NETWORK.iter().find(|added| networks.contains(**added)) {
+        annotations.insert(NETWORKS.to_owned(), networks.replacen(added, "", 1).into());
+    }
+}
+
+/// A gateway's pod may listen on low ports by a system setting, which its template gives where the pod has no security
+/// context of its own.
+fn restore_security(pod: &mut Value, sidecar: &Value) {
+    let is_gateway =
+        sidecar["args"].as_array().is_some_and(|args| args.get(1).is_some_and(|role| role == "router"));
+    let given = json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]});
+    if is_gateway
+        && pod["spec"]["securityContext"] == given
+        && let Some(spec) = pod["spec"].as_object_mut()
+    {
+        spec.shift_remove("securityContext");
+    }
+}
+
+fn restore_metadata(pod: &mut Value, sidecar: &Value, status: &Value) {
     let first = pod["spec"]["containers"][0]["name"].clone();
     let env = |name: &str| {
         let variable = sidecar["env"].as_array()?.iter().find(|v| v["name"] == name)?;
@@ -192,8 +264,15 @@ fn restore_metadata(pod: &mut Value, sidecar: &Value) {
     let network = env("ISTIO_META_NETWORK");
     if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()));
-        let templates = annotations.get(TEMPLATES_ANNOTATION).and_then(Value::as_str).unwrap_or_default();
-        if templates.contains("grpc-") && annotations.get(REWRITES).is_some_and(|value| value == "false") {
+        let lists = |list: &str, name: &str| {
+            status[list].as_array().is_some_and(|names| names.iter().any(|n| n == name))
+        };
+        if lists("initContainers", VALIDATION) {
+            forget_cni(annotations);
+        }
+        if OF_GRPC.iter().any(|volume| lists("volumes", volume))
+            && annotations.get(REWRITES).is_some_and(|value| value == "false")
+        {
             annotations.shift_remove(REWRITES);
         }
         for key in ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"]
