@@ -84,12 +84,13 @@ impl Files {
                 match self.check(&found) {
                     Ok(served) => {
                         announce(&self.certificate, &served.facts, &metrics);
-                        metrics.certificate_reloaded(true);
                         publisher.send_replace(served.config);
+                        // Counted last, so that whoever sees the count meets the certificate.
+                        metrics.certificate_reloaded(true);
                     }
                     Err(problem) => {
-                        metrics.certificate_reloaded(false);
                         tracing::error!(%problem, "changed certificate refused; the last good one stays");
+                        metrics.certificate_reloaded(false);
                     }
                 }
                 (known, seen_once) = (found, None);

@@ -78,7 +78,7 @@ async fn watch(
             seen_once = Some(found);
         } else {
             let made = make(&file, found.settings.clone());
-            metrics.settings_reloaded(made.is_ok());
+            let taken_up = made.is_ok();
             match made {
                 Ok((injector, contents)) => {
                     tracing::info!(settings = %file.display(), "changed settings taken up");
@@ -91,6 +91,8 @@ async fn watch(
                     known = found;
                 }
             }
+            // Counted last, so that whoever sees the count meets the settings.
+            metrics.settings_reloaded(taken_up);
             seen_once = None;
         }
     }
