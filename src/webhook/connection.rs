@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -130,7 +130,7 @@ impl Server {
                 }
             })
         };
-        let stream = TokioIo::new(Watched { stream, activity: activity.clone() });
+        let stream = TokioIo::new(Watched { stream, activity: activity.clone(), unread: None });
         let serving = http.serve_connection(stream, service);
         tokio::pin!(serving);
         let mut closing = false;
@@ -189,14 +189,11 @@ async fn tell_plain_http(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     // Closing with bytes unread would reset the connection, and the answer with it.
-    let mut unread = [0; 4096];
-    for _ in 0..16 {
-        if stream.read(&mut unread).await? == 0 {
-            break;
-        }
-    }
-    Ok(())
+    tokio::io::copy(&mut stream.take(MAX_UNREAD), &mut tokio::io::sink()).await.map(drop)
 }
+
+/// Bytes of a request that was refused early which are read for the sake of its answer.
+const MAX_UNREAD: u64 = 256 << 10;
 
 /// What a connection does: works on requests, reads a head, or nothing.
 #[derive(Debug)]
@@ -279,10 +276,13 @@ impl Drop for Turn {
     }
 }
 
-/// A stream that tells its [`Activity`] when bytes come.
+/// A stream that tells its [`Activity`] when bytes come, and does not close on a client that is still sending a head
+/// which has been refused.
 struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
+    /// Once our side has ended: how many bytes may still be read.
+    unread: Option<u64>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -304,7 +304,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -326,6 +326,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        let mut left = match this.unread {
+            Some(left) => left,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                let unfinished = this.activity.with(|state| state.head.is_some());
+                if unfinished { MAX_UNREAD } else { 0 }
+            }
+        };
+        let mut bytes = [0; 4096];
+        while left > 0 {
+            this.unread = Some(left);
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    left = left.saturating_sub(buffer.filled().len() as u64);
+                }
+                // What the client does after our answer is no error of this connection.
+                Ok(()) | Err(_) => left = 0,
+            }
+        }
+        this.unread = Some(0);
+        Poll::Ready(Ok(()))
     }
 }
