@@ -26,12 +26,12 @@ fn pod_of(namespace: &Namespace, name: &str) -> Value {
 }
 
 /// A pod's address.
-fn address_of(pod: &Value) -> &str {
+pub fn address_of(pod: &Value) -> &str {
     pod["status"]["podIP"].as_str().unwrap_or_else(|| panic!("no address: {pod:#}"))
 }
 
 /// A pod that runs `command` in its container `app`, with the label `app=name`.
-fn running(name: &str, command: &[&str]) -> Value {
+pub fn running(name: &str, command: &[&str]) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},
@@ -43,7 +43,10 @@ fn running(name: &str, command: &[&str]) -> Value {
 }
 
 /// A command that runs until SIGTERM. A shell that is the first process has to be told to end then.
-const UNTIL_SIGTERM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];
+pub const UNTIL_SIGTERM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];
+
+/// Sends back what it gets on port 9000.
+pub const ECHO: [&str; 6] = ["nc", "-ll", "-p", "9000", "-e", "cat"];
 
 /// What the proxy in a pod counted, read from one of its other containers.
 #[derive(Debug)]
@@ -90,13 +93,20 @@ struct Tcp {
 fn both_proxies_count_the_bytes_of_a_connection() {
     installed();
     let namespace = Namespace::injected("bytes");
-    namespace.create_object(&running("echo", &["nc", "-ll", "-p", "9000", "-e", "cat"]));
+    namespace.create_object(&running("echo", &ECHO));
     namespace.create_object(&running("client", &UNTIL_SIGTERM));
     for (pod, reporter) in [("pod/echo", "destination"), ("pod/client", "source")] {
         namespace.wait("condition=Ready", pod);
         assert_eq!(Metrics::read(&namespace, pod, "app").tcp(reporter), Tcp::default(), "{pod}");
     }
 
+    count_bytes(&namespace);
+}
+
+/// Sends bytes from the pod `client` to the pod `echo` and back, and sees both proxies count each of them.
+///
+/// Nothing else may speak to these two.
+pub fn count_bytes(namespace: &Namespace) {
     const SIZE: u64 = 1_000_000;
     let echo = namespace.get("pod", "echo");
     let address = address_of(&echo);
@@ -105,10 +115,9 @@ fn both_proxies_count_the_bytes_of_a_connection() {
         namespace.kubectl(&["exec", "client", "-c", "app", "--", "sh", "-c", &there_and_back]).stdout;
     assert_eq!(echoed.trim(), SIZE.to_string());
 
-    // Nothing else speaks to these two, so both proxies count one connection and each of its bytes, both ways.
     let expected = Tcp { opened: 1, closed: 1, received: SIZE, sent: SIZE };
     for (pod, reporter) in [("pod/echo", "destination"), ("pod/client", "source")] {
-        until(&format!("the bytes at {pod}"), || match Metrics::read(&namespace, pod, "app").tcp(reporter) {
+        until(&format!("the bytes at {pod}"), || match Metrics::read(namespace, pod, "app").tcp(reporter) {
             counted if counted == expected => Ok(()),
             counted => Err(format!("{counted:?}, not {expected:?}")),
         });

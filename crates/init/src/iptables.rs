@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::backend::Manner;
 use crate::error::{Failure, Outcome, failed};
@@ -33,9 +33,23 @@ impl Flavour {
     }
 }
 
+/// How our rules end, by table.
+type Tables = Vec<(String, Endings)>;
+/// Our rules as they were read, by table.
+type Known = Vec<(TableKind, Found)>;
+
 /// The tools of one flavour.
 pub(crate) struct Iptables {
     flavour: Flavour,
+}
+
+/// What has to be written for one family.
+struct Work {
+    family: Family,
+    wanted: Vec<(TableKind, Part)>,
+    /// What there was of ours before.
+    known: Known,
+    text: String,
 }
 
 impl Iptables {
@@ -43,85 +57,114 @@ impl Iptables {
         Iptables { flavour }
     }
 
-    /// Makes this namespace hold exactly these rules of ours, family by family, and checks that it does.
-    /// `there` are the families that may hold some of ours already.
+    /// Makes this namespace hold exactly these rules of ours, and checks that it does. `there` are the families
+    /// that may hold some of ours already.
     pub(crate) fn apply(&self, rules: &RuleSet, there: Families, manner: &Manner<'_>) -> Outcome<Change> {
-        let mut change = Change::None;
-        for family in Family::ALL {
-            let wanted = wanted(rules, family);
-            let nothing = !there.has(family) || self.endings(family)?.is_some_and(|there| there.is_empty());
-            let known = if nothing { Vec::new() } else { self.read(family)? };
-            let text = restore(&wanted, &known, manner.force);
-            if text.is_empty() {
-                continue;
-            }
-            if !known.is_empty() && !manner.repair {
-                return failed(format!(
-                    "iptables-{}: this namespace holds other {family} capture rules than these, and --on-drift=fail \
-                     was given; take them away with --cleanup-only or leave the flag out",
-                    self.flavour.name()
-                ));
-            }
-            if known.is_empty() && change == Change::None {
-                (manner.before_first)();
-            }
-            self.restore(family, &text)?;
-            self.verify(family, &wanted)?;
-            if change != Change::Replaced {
-                change = if known.is_empty() { Change::Made } else { Change::Replaced };
-            }
+        let mut there = self.read(there)?;
+        let work: Vec<Work> = Family::ALL
+            .into_iter()
+            .map(|family| {
+                let known = there.iter_mut().find(|(other, _)| *other == family);
+                let known = known.map(|(_, found)| std::mem::take(found)).unwrap_or_default();
+                let wanted = wanted(rules, family);
+                Work { family, text: restore(&wanted, &known, manner.force), wanted, known }
+            })
+            .filter(|work| !work.text.is_empty())
+            .collect();
+        if let Some(other) = work.iter().find(|work| !work.known.is_empty() && !manner.repair) {
+            return failed(format!(
+                "iptables-{}: this namespace holds other {} capture rules than these, and --on-drift=fail was given; \
+                 take them away with --cleanup-only or leave the flag out",
+                self.flavour.name(),
+                other.family
+            ));
         }
-        Ok(change)
+        if work.is_empty() {
+            return Ok(Change::None);
+        }
+        let fresh = work.iter().all(|work| work.known.is_empty());
+        if fresh {
+            (manner.before_first)();
+        }
+        self.restore(&work)?;
+        self.verify(&work)?;
+        Ok(if fresh { Change::Made } else { Change::Replaced })
+    }
+
+    /// Writes all families. By nft at once, as half of what a tool does is to start; the lock of legacy iptables
+    /// would have them wait for one another, in old versions by the second.
+    fn restore(&self, work: &[Work]) -> Outcome<()> {
+        let (together, arguments): (_, &[_]) = match self.flavour {
+            Flavour::Nft => (work.len(), &["--noflush"]),
+            Flavour::Legacy => (1, &["--noflush", LOCK_WAIT]),
+        };
+        for batch in work.chunks(together) {
+            let started: Outcome<Vec<_>> = batch
+                .iter()
+                .map(|work| self.start(work.family, "restore", arguments, Some(&work.text)))
+                .collect();
+            started?.into_iter().try_for_each(|tool| tool.finish().map(drop))?;
+        }
+        Ok(())
     }
 
     /// The tool has said that it put in all of each table or nothing. What is left to see is that it is there,
     /// and that nobody came between: each chain has its rules, and they end as planned. Where that cannot be
     /// asked without the tool, or looks wrong, all is read back.
-    fn verify(&self, family: Family, wanted: &[(TableKind, Part)]) -> Outcome<()> {
-        let planned: Vec<(String, Endings)> =
-            wanted.iter().map(|(kind, part)| (kind.name().to_owned(), endings(part))).collect();
-        if self.endings(family)?.is_some_and(|there| there == planned) {
-            return Ok(());
-        }
-        let found = self.read(family)?;
-        for (kind, part) in wanted {
-            let there = found.iter().find(|(other, _)| other == kind).map(|(_, found)| &found.part);
-            if there != Some(part) {
+    fn verify(&self, work: &[Work]) -> Outcome<()> {
+        let there = self.endings(work.iter().map(|work| work.family))?;
+        for work in work {
+            let planned: Tables =
+                work.wanted.iter().map(|(kind, part)| (kind.name().to_owned(), endings(part))).collect();
+            if there.iter().any(|(family, there)| *family == work.family && there.as_ref() == Some(&planned))
+            {
+                continue;
+            }
+            let found =
+                self.read(Families::only(work.family))?.pop().map(|(_, found)| found).unwrap_or_default();
+            for (kind, part) in &work.wanted {
+                let there = found.iter().find(|(other, _)| other == kind).map(|(_, found)| &found.part);
+                if there != Some(part) {
+                    return failed(format!(
+                        "iptables-{}: after applying, the {} table {} holds other rules than planned",
+                        self.flavour.name(),
+                        work.family,
+                        kind.name()
+                    ));
+                }
+            }
+            let spare = found.iter().find(|(kind, _)| !work.wanted.iter().any(|(other, _)| other == kind));
+            if let Some((kind, _)) = spare {
                 return failed(format!(
-                    "iptables-{}: after applying, the {family} table {} holds other rules than planned",
+                    "iptables-{}: after applying, the {} table {} still holds rules of ours",
                     self.flavour.name(),
+                    work.family,
                     kind.name()
                 ));
             }
         }
-        match found.iter().find(|(kind, _)| !wanted.iter().any(|(other, _)| other == kind)) {
-            None => Ok(()),
-            Some((kind, _)) => failed(format!(
-                "iptables-{}: after applying, the {family} table {} still holds rules of ours",
-                self.flavour.name(),
-                kind.name()
-            )),
-        }
+        Ok(())
     }
 
     /// How our rules end in each table that has any, as the kernel itself says, if it does.
-    fn endings(&self, family: Family) -> Outcome<Option<Vec<(String, Endings)>>> {
-        if self.flavour == Flavour::Nft {
-            let mut endings = Nftables::open()?.endings_of_iptables(family)?;
-            endings.sort();
-            return Ok(Some(endings));
+    fn endings(&self, families: impl Iterator<Item = Family>) -> Outcome<Vec<(Family, Option<Tables>)>> {
+        if self.flavour == Flavour::Legacy {
+            return Ok(families.map(|family| (family, legacy_endings(family))).collect());
         }
-        let names = legacy_tables(family);
-        let tables =
-            TableKind::ALL.into_iter().map(TableKind::name).filter(|name| names.lines().any(|n| n == *name));
-        let all: Option<Vec<(String, Endings)>> =
-            tables.map(|name| Some((name.to_owned(), legacy::endings(family, name)?))).collect();
-        Ok(all.map(|all| all.into_iter().filter(|(_, endings)| !endings.is_empty()).collect()))
+        let there = Nftables::open()?.endings_of_iptables()?;
+        let of = |family| {
+            let mut tables: Tables =
+                there.iter().filter(|(of, _)| *of == family).map(|(_, t)| t.clone()).collect();
+            tables.sort();
+            (family, Some(tables))
+        };
+        Ok(families.map(of).collect())
     }
 
     /// Whether the NAT table holds rules that are not ours.
     pub(crate) fn has_nat_rules(&self, family: Family) -> bool {
-        let Ok(text) = self.run(family, "save", &["-t", "nat"], None) else { return false };
+        let text = self.start(family, "save", &["-t", "nat"], None).and_then(Running::finish);
+        let Ok(text) = text else { return false };
         let ours = parse(&text).iter().flat_map(|(_, found)| &found.printed).count();
         let foreign = |line: &&str| {
             let chain = line.strip_prefix("-A ").and_then(|rest| rest.split(' ').next());
@@ -130,15 +173,16 @@ impl Iptables {
         text.lines().filter(foreign).count() > ours
     }
 
-    /// What there is of ours in each table that has any.
-    fn read(&self, family: Family) -> Outcome<Vec<(TableKind, Found)>> {
-        Ok(parse(&self.run(family, "save", &[], None)?))
-    }
-
-    fn restore(&self, family: Family, text: &str) -> Outcome<()> {
-        let wait: &[&str] =
-            if self.flavour == Flavour::Legacy { &["--noflush", LOCK_WAIT] } else { &["--noflush"] };
-        self.run(family, "restore", wait, Some(text)).map(drop)
+    /// What there is of ours in the families that have any, by table.
+    fn read(&self, families: Families) -> Outcome<Vec<(Family, Known)>> {
+        if families.each().next().is_none() {
+            return Ok(Vec::new());
+        }
+        let endings = self.endings(families.each())?.into_iter();
+        let used = endings.filter(|(_, tables)| tables.as_ref().is_none_or(|tables| !tables.is_empty()));
+        let started: Outcome<Vec<_>> =
+            used.map(|(family, _)| Ok((family, self.start(family, "save", &[], None)?))).collect();
+        started?.into_iter().map(|(family, tool)| Ok((family, parse(&tool.finish()?)))).collect()
     }
 
     /// Whether the tools of this flavour are installed for both families.
@@ -162,28 +206,87 @@ impl Iptables {
         (is_nft == (self.flavour == Flavour::Nft)).then_some(plain)
     }
 
-    fn run(&self, family: Family, what: &str, arguments: &[&str], input: Option<&str>) -> Outcome<String> {
-        let Some(tool) = self.tool(family, what) else {
+    /// Starts a tool that reads `input`.
+    fn start(
+        &self,
+        family: Family,
+        what: &str,
+        arguments: Arguments,
+        input: Option<&str>,
+    ) -> Outcome<Running> {
+        let Some(program) = self.tool(family, what) else {
             return failed(format!(
                 "iptables-{}: there is no {what} tool for {family} in this image; install iptables, \
                  or leave out --backend: nftables needs no tool",
                 self.flavour.name()
             ));
         };
-        let output = execute(&tool, arguments, input, None)?;
-        let complaint = output.1;
-        match output.0 {
-            Ok(text) => Ok(text),
-            // A read-only root has no place for the lock. Against ourselves there is one on the namespace.
-            Err(()) if complaint.contains("lock file") => {
-                match execute(&tool, arguments, input, Some("/dev/null"))? {
-                    (Ok(text), _) => Ok(text),
-                    (Err(()), complaint) => Err(explain(&tool, &complaint)),
-                }
-            }
-            Err(()) => Err(explain(&tool, &complaint)),
-        }
+        Running::start(program, arguments, input.map(str::to_owned), None)
     }
+}
+
+type Arguments = &'static [&'static str];
+
+/// A tool at work.
+struct Running {
+    program: PathBuf,
+    arguments: Arguments,
+    input: Option<String>,
+    /// Another file for the lock of legacy iptables.
+    lock: Option<&'static str>,
+    child: Child,
+}
+
+impl Running {
+    fn start(
+        program: PathBuf,
+        arguments: Arguments,
+        input: Option<String>,
+        lock: Option<&'static str>,
+    ) -> Outcome<Running> {
+        let mut command = Command::new(&program);
+        command.args(arguments).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)));
+        let mut child = command.spawn().map_err(|error| cannot_run(&program, &error))?;
+        if let (Some(mut stdin), Some(text)) = (child.stdin.take(), &input) {
+            // If the tool ended early, it says why.
+            let _ = stdin.write_all(text.as_bytes());
+        }
+        Ok(Running { program, arguments, input, lock, child })
+    }
+
+    /// What it printed.
+    fn finish(self) -> Outcome<String> {
+        let Running { program, arguments, input, lock, child } = self;
+        let output = child.wait_with_output().map_err(|error| cannot_run(&program, &error))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        // A read-only root has no place for the lock. Against ourselves there is one on the namespace.
+        if lock.is_none() && complaint.contains("lock file") {
+            return Running::start(program, arguments, input, Some("/dev/null"))?.finish();
+        }
+        Err(explain(&program, complaint.trim()))
+    }
+}
+
+fn cannot_run(program: &Path, error: &std::io::Error) -> Failure {
+    Failure::Run(format!("{}: cannot run it: {error}", program.display()))
+}
+
+/// How our rules end in each legacy table that has any; `None` if the kernel does not say.
+fn legacy_endings(family: Family) -> Option<Tables> {
+    let names = legacy_tables(family);
+    let there = |name: &&str| names.lines().any(|line| line == *name);
+    let tables: Option<Tables> = TableKind::ALL
+        .into_iter()
+        .map(TableKind::name)
+        .filter(there)
+        .map(|name| Some((name.to_owned(), legacy::endings(family, name)?)))
+        .collect();
+    tables.map(|tables| tables.into_iter().filter(|(_, endings)| !endings.is_empty()).collect())
 }
 
 /// The names of the legacy tables in this namespace, one a line. The list is there only with the module, and
@@ -199,28 +302,6 @@ pub(crate) fn legacy_tables(family: Family) -> String {
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-type Output = (Result<String, ()>, String);
-
-/// Runs a tool; gives what it printed, or that it failed, and what it complained of.
-fn execute(tool: &Path, arguments: &[&str], input: Option<&str>, lock: Option<&str>) -> Outcome<Output> {
-    let cannot = |error: std::io::Error| Failure::Run(format!("{}: cannot run it: {error}", tool.display()));
-    let mut command = Command::new(tool);
-    command.args(arguments).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    if let Some(lock) = lock {
-        command.env("XTABLES_LOCKFILE", lock);
-    }
-    let mut child = command.spawn().map_err(cannot)?;
-    if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-        // If the tool ended early, it says why.
-        let _ = stdin.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(cannot)?;
-    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok((if output.status.success() { Ok(text) } else { Err(()) }, complaint))
 }
 
 /// A tool's complaint with what helps.

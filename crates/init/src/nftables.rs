@@ -107,10 +107,10 @@ impl Nftables {
     }
 
     /// How the rules end that iptables-nft holds of ours, by table.
-    pub(crate) fn endings_of_iptables(&mut self, family: Family) -> Outcome<Vec<(String, Endings)>> {
-        let number = expression::family_number(family) as u8;
-        let leftovers = self.observe()?.leftovers.into_iter().filter(|leftover| leftover.family == number);
-        Ok(leftovers.map(|leftover| (leftover.table, leftover.endings)).collect())
+    pub(crate) fn endings_of_iptables(&mut self) -> Outcome<Vec<(Family, (String, Endings))>> {
+        let family = |number| Family::ALL.into_iter().find(|f| expression::family_number(*f) as u8 == number);
+        let leftovers = self.observe()?.leftovers.into_iter();
+        Ok(leftovers.filter_map(|left| Some((family(left.family)?, (left.table, left.endings)))).collect())
     }
 
     fn settle(&mut self, wanted: &[Tabled], manner: &Manner<'_>, of_iptables: bool) -> Outcome<Change> {

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -129,10 +129,11 @@ fn enter(options: &Options) -> Outcome<()> {
     }
 }
 
-/// One run at a time in a namespace. The lock is on the namespace itself, so that it needs no place to write.
-fn lock() -> Outcome<File> {
+/// One run at a time in a namespace. The lock is on the namespace itself, so that it needs no place to write. The tools
+/// that a run starts inherit it: one that outlives a run which was killed is not taken unawares by the next run.
+fn lock() -> Outcome<OwnedFd> {
     let path = "/proc/self/ns/net";
-    let file = match File::open(path) {
+    let file = match rustix::fs::open(path, OFlags::RDONLY, Mode::empty()) {
         Ok(file) => file,
         Err(error) => return failed(format!("cannot open {path}: {error}")),
     };

@@ -1,11 +1,15 @@
 //! The way from options to rules and back, and that nothing that others write makes the program panic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use rustix::io::Errno;
 
 use crate::expression::{expressions, read_list};
-use crate::netlink::{Messages, attribute};
+use crate::netlink::{Messages, Refusal, attribute};
+use crate::nft_batch::Batch;
+use crate::nft_tables::wanted;
+use crate::nftables::Observed;
 use crate::options::{Capture, Options, Surroundings};
 use crate::print;
 use crate::rules::{Action, Match, RuleSet, TableKind, chain};
@@ -219,6 +223,24 @@ fn planned(text: &str, environment: &[(&str, String)], families: Families) -> Ru
         }
     }
     rules(&options)
+}
+
+/// A kernel that lacks a module refuses the first message that needs it; the error names both.
+#[test]
+fn a_missing_module_is_named() {
+    let rules = planned("-b=* -i=* -m=TPROXY --redirect-dns --capture-all-dns", &[], Families::BOTH);
+    let nothing = Observed { generation: 1, tables: Vec::new(), leftovers: Vec::new() };
+    let batch = Batch::between(&nothing, &wanted(&rules));
+    let named = |sequence| {
+        let message = batch.explain(&[Refusal { sequence, errno: Errno::NOENT }]).to_string();
+        let (_, rest) = message.split_once(" (modules: ")?;
+        assert!(rest.contains("modprobe") && message.contains("the kernel refuses "), "{message}");
+        Some(rest.split_once(')')?.0.to_owned())
+    };
+    let named: BTreeSet<String> = (0..batch.messages.last).filter_map(named).collect();
+    for module in ["nf_tables", "nft_chain_nat", "nft_redir", "nft_tproxy", "nft_ct"] {
+        assert!(named.iter().any(|list| list.split(", ").any(|one| one == module)), "{module}: {named:?}");
+    }
 }
 
 fn some_families() -> impl Strategy<Value = Families> {

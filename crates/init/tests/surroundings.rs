@@ -66,6 +66,33 @@ fn without_net_admin_the_message_says_so() {
     }
 }
 
+/// The kernel refuses every socket but the first, which is for routes, as one without nfnetlink does.
+#[test]
+fn a_kernel_without_nftables_is_named_with_its_remedy_and_done_without() {
+    let world = World::new();
+    let run = |backend: &str| {
+        let mut strace = world.pod.command("strace");
+        strace.env("OUTRIGGER_ENABLE_IPV6", "true").args(["-qq", "-o", "/dev/null", "-e", "trace=socket"]);
+        strace.args([
+            "-e",
+            "inject=socket:error=EPROTONOSUPPORT:when=2+",
+            env!("CARGO_BIN_EXE_outrigger-init"),
+        ]);
+        strace.args(DEFAULT.split(' ')).args(["--backend", backend]).output().unwrap()
+    };
+    let before = world.pod.state();
+    let output = run("nftables");
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("(modules: nfnetlink)") && log.contains("modprobe"), "{log}");
+    assert_eq!(before, world.pod.state());
+
+    let log = succeeded(run("auto"));
+    assert!(log.contains("trying iptables-legacy"), "{log}");
+    assert!(log.contains("capture applied backend=iptables-legacy"), "{log}");
+    assert!(is_in_place(&world.apply(&format!("{DEFAULT} --backend iptables-legacy"))));
+}
+
 #[test]
 fn legacy_iptables_on_a_read_only_root() {
     let world = World::new();
