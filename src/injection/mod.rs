@@ -240,6 +240,9 @@ impl Injector {
             }
             merge::pod(&mut injected, overlay.clone()).map_err(internal)?;
         }
+        if let Some(status) = &status {
+            status.keep_volumes(&mut injected, &sent);
+        }
         let overrides = kept.clone().apply(&mut injected, &sent, &rendered.all, status.as_ref());
         if let Some(annotation) = overrides.to_annotation().filter(|_| overrides != kept) {
             injected["metadata"]["annotations"][overrides::ANNOTATION] = annotation.into();

@@ -25,6 +25,19 @@ impl Status {
         self.0[list].as_array().is_some_and(|names| names.contains(name))
     }
 
+    /// Leaves the volumes that it lists as they were sent, as their containers are: an API server has filled in what
+    /// the templates leave to it.
+    pub(super) fn keep_volumes(&self, pod: &mut Value, sent: &Value) {
+        let sent = sent["spec"]["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let volumes = pod["spec"].get_mut("volumes").and_then(Value::as_array_mut);
+        for volume in volumes.into_iter().flatten().filter(|volume| self.lists_in("volumes", &volume["name"]))
+        {
+            if let Some(known) = sent.iter().find(|known| known["name"] == volume["name"]) {
+                volume.clone_from(known);
+            }
+        }
+    }
+
     /// Takes the containers that it lists, and itself, out of a pod.
     pub(super) fn strip(&self, pod: &mut Value) {
         for list in LISTS {

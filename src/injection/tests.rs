@@ -340,3 +340,24 @@ proptest! {
         }
     }
 }
+
+/// What an API server does to a pod that it stores: the fields of maps are sorted, defaults filled in.
+#[test]
+fn a_pod_that_an_api_server_has_stored_stays_as_it_is() {
+    for settings in ["", "pack: istio"] {
+        let injector = injector(settings);
+        // A pod template need not have metadata; a stored one has.
+        let mut template = web();
+        template.as_object_mut().unwrap().shift_remove("metadata");
+        let mut stored = injected(&injector, &template);
+        stored["metadata"]["creationTimestamp"] = Value::Null;
+        stored.sort_all_objects();
+        for volume in stored["spec"]["volumes"].as_array_mut().into_iter().flatten() {
+            if let Some(items) = volume["downwardAPI"]["items"].as_array_mut() {
+                items.iter_mut().for_each(|item| item["fieldRef"]["apiVersion"] = json!("v1"));
+                volume["downwardAPI"]["defaultMode"] = json!(420);
+            }
+        }
+        assert_eq!(injector.inject(&stored, &Request::default()).unwrap().pod, None, "{settings}");
+    }
+}

@@ -43,13 +43,28 @@ pub fn leave_record(sent: &Value, injected: &mut Value) {
     let mut after = injected.clone();
     remove_status(&mut after);
     if let Some(fields) = status.as_object_mut() {
-        fields.insert(UNDO.to_owned(), undo::record(before, &after));
+        let record = kept_record(sent, before, &after).unwrap_or_else(|| {
+            let mut record = undo::record(before, &after);
+            // In an order of its own: an API server sorts the fields of what it stores.
+            record.sort_all_objects();
+            record
+        });
+        fields.insert(UNDO.to_owned(), record);
     }
     if let Some(annotation) =
         injected.pointer_mut("/metadata/annotations").and_then(|a| a.get_mut(STATUS_ANNOTATION))
     {
         *annotation = status.to_string().into();
     }
+}
+
+/// The record that the pod came with, where it still leads back.
+fn kept_record(sent: &Value, before: &Value, after: &Value) -> Option<Value> {
+    let known: Value = serde_json::from_str(status(sent)?).ok()?;
+    let record = known.get(UNDO)?;
+    let mut undone = after.clone();
+    undo::apply(&mut undone, record);
+    (undone == *before).then(|| record.clone())
 }
 
 /// The status annotation.

@@ -1,9 +1,9 @@
 //! kubectl, and conditions that are waited for.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -48,20 +48,23 @@ impl Output {
 /// # Errors
 /// What it printed on stderr, when it fails.
 pub fn try_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Result<Output, String> {
-    let mut child = Command::new(kubectl_path())
+    let (success, output) = run_kubectl(arguments, input);
+    if success { Ok(output) } else { Err(output.stderr) }
+}
+
+/// Runs kubectl with `input` on its stdin: whether all went well, and what it printed.
+pub fn run_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> (bool, Output) {
+    // It has all of the input before it begins, and may print more than a pipe holds while it reads.
+    let mut stdin = tempfile::tempfile().expect("a file");
+    stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).expect("a file");
+    let output = Command::new(kubectl_path())
         .arg("--request-timeout=30s")
         .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("kubectl starts");
-    // It may end before it has read all; its message then says why.
-    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("kubectl ends");
+        .stdin(stdin)
+        .output()
+        .expect("kubectl runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("kubectl writes UTF-8");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    if output.status.success() { Ok(Output { stdout, stderr }) } else { Err(stderr) }
+    (output.status.success(), Output { stdout: text(output.stdout), stderr: text(output.stderr) })
 }
 
 /// Runs kubectl; its failure is the test's.
@@ -162,4 +165,20 @@ impl Drop for Namespace {
             let _ = try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], "");
         }
     }
+}
+
+/// Runs `outrigger` where the API server can be reached, with the cluster's kubeconfig.
+pub fn outrigger(arguments: &[&str]) -> Output {
+    let (inside, program) = (folder().join("in"), env!("CARGO_BIN_EXE_outrigger"));
+    let kubeconfig = folder().join("kubeconfig");
+    // A cluster of somebody else's is reached from here, by the KUBECONFIG that these tests were given.
+    let mut command = Command::new(if inside.exists() { inside.as_os_str() } else { OsStr::new(program) });
+    if inside.exists() {
+        command.arg(program).env("KUBECONFIG", kubeconfig);
+    }
+    let output = command.args(arguments).output().expect("outrigger runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes UTF-8");
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "outrigger {arguments:?}: {stderr}");
+    Output { stdout, stderr }
 }
