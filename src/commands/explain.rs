@@ -160,12 +160,13 @@ impl Explain {
     }
 }
 
-/// The explanation of a running pod, with what is wrong with its owners.
+/// The explanation of a running pod, with what is wrong with the workload that it belongs to: those between, such as
+/// a ReplicaSet, are copies of it.
 fn of_running<'a>(explanations: Vec<Explanation<'a>>, pod: &Value) -> Vec<Explanation<'a>> {
     let mut explanations = explanations.into_iter();
     let Some(mut own) = explanations.next() else { return Vec::new() };
     own.line = None;
-    for warning in explanations.flat_map(|owner| owner.warnings) {
+    for warning in explanations.last().into_iter().flat_map(|owner| owner.warnings) {
         if !own.warnings.contains(&warning) {
             own.warnings.push(warning);
         }

@@ -9,6 +9,7 @@ mod accepted;
 mod admission;
 mod capture;
 mod cluster;
+mod explain;
 mod install;
 mod merge_keys;
 mod pods;
