@@ -2,11 +2,12 @@
 //!
 //! Workers fill buffers, and a thread of its own writes them: a reader that stops reading the log stops no traffic.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::destination::Direction;
@@ -56,16 +57,39 @@ pub(crate) struct Entry<'a> {
     pub(crate) user_agent: &'a [u8],
     pub(crate) request_id: &'a [u8],
     pub(crate) authority: &'a str,
+    /// The name that a TLS client asks for (SNI).
+    pub(crate) server_name: &'a str,
     pub(crate) upstream: SocketAddr,
     pub(crate) peer: SocketAddr,
 }
 
-/// Starts the writer and returns what workers send their buffers to.
-///
-/// # Errors
-///
-/// The thread cannot be made.
-pub fn start() -> std::io::Result<SyncSender<Vec<u8>>> {
+/// Where workers send their buffers: standard output, written by a thread that the first buffer starts.
+#[derive(Debug, Clone, Default)]
+pub struct Output(Arc<OnceLock<Option<SyncSender<Vec<u8>>>>>);
+
+impl Output {
+    /// What is given is dropped.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Output {
+        Output(Arc::new(OnceLock::from(None)))
+    }
+
+    /// Gives `buffer` to the writer, unless too many wait for it already.
+    fn send(&self, buffer: Vec<u8>) {
+        let sender = self.0.get_or_init(|| match start() {
+            Ok(sender) => Some(sender),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the access log");
+                None
+            }
+        });
+        if sender.as_ref().is_some_and(|sender| sender.try_send(buffer).is_err()) {
+            tracing::warn!("nobody reads the access log; lines were dropped");
+        }
+    }
+}
+
+fn start() -> std::io::Result<SyncSender<Vec<u8>>> {
     let (sender, buffers): (_, Receiver<Vec<u8>>) = sync_channel(WAITING);
     std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
         let mut output = std::io::stdout();
@@ -80,32 +104,37 @@ pub fn start() -> std::io::Result<SyncSender<Vec<u8>>> {
 /// One worker's log.
 #[derive(Debug)]
 pub struct AccessLog {
-    policy: Policy,
-    format: Format,
+    wanted: Cell<(Policy, Format)>,
     buffer: RefCell<Vec<u8>>,
-    sender: Option<SyncSender<Vec<u8>>>,
+    output: Output,
 }
 
 impl AccessLog {
-    /// A log that writes to `sender`; without one, nothing is logged.
-    pub fn new(policy: Policy, format: Format, sender: Option<SyncSender<Vec<u8>>>) -> AccessLog {
-        AccessLog { policy, format, buffer: RefCell::default(), sender }
+    /// A log that writes what is `wanted` to `output`.
+    pub fn new(wanted: (Policy, Format), output: Output) -> AccessLog {
+        AccessLog { wanted: Cell::new(wanted), buffer: RefCell::default(), output }
+    }
+
+    /// Changes what is written from now on.
+    pub fn set(&self, wanted: (Policy, Format)) {
+        self.wanted.set(wanted);
     }
 
     /// Logs `entry`, if it is to be logged. Must run on a local runtime.
     pub(crate) fn write(self: &Rc<Self>, entry: &Entry<'_>) {
+        let (policy, format) = self.wanted.get();
         let failed = entry.code >= 400 || entry.flag != Flag::None;
-        let wanted = match self.policy {
+        let wanted = match policy {
             Policy::Off => false,
             Policy::Errors => failed,
             Policy::All => true,
         };
-        if !wanted || self.sender.is_none() {
+        if !wanted {
             return;
         }
         let mut buffer = self.buffer.borrow_mut();
         let first = buffer.is_empty();
-        entry.format(self.format, SystemTime::now(), &mut buffer);
+        entry.format(format, SystemTime::now(), &mut buffer);
         let full = buffer.len() >= FULL;
         drop(buffer);
         if full {
@@ -119,12 +148,16 @@ impl AccessLog {
         }
     }
 
+    /// The lines that have not been given to the writer.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> String {
+        String::from_utf8(self.buffer.borrow().clone()).unwrap()
+    }
+
     fn flush(&self) {
         let buffer = self.buffer.take();
-        if let Some(sender) = self.sender.as_ref().filter(|_| !buffer.is_empty())
-            && sender.try_send(buffer).is_err()
-        {
-            tracing::warn!("nobody reads the access log; lines were dropped");
+        if !buffer.is_empty() {
+            self.output.send(buffer);
         }
     }
 }
@@ -136,6 +169,28 @@ impl Drop for AccessLog {
 }
 
 impl Entry<'_> {
+    /// A connection from `peer` to `upstream` of which nothing is known yet, and that has no requests.
+    pub(crate) fn bytes(direction: Direction, peer: SocketAddr, upstream: SocketAddr) -> Entry<'static> {
+        Entry {
+            direction,
+            method: "",
+            path: "",
+            protocol: "",
+            code: 0,
+            flag: Flag::None,
+            received: 0,
+            sent: 0,
+            duration: Duration::ZERO,
+            forwarded_for: b"",
+            user_agent: b"",
+            request_id: b"",
+            authority: "",
+            server_name: "",
+            upstream,
+            peer,
+        }
+    }
+
     fn format(&self, format: Format, now: SystemTime, out: &mut Vec<u8>) {
         let ended = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = timestamp(ended.saturating_sub(self.duration));
@@ -143,9 +198,14 @@ impl Entry<'_> {
             Direction::Inbound => "InboundPassthroughCluster",
             Direction::Outbound => "PassthroughCluster",
         };
-        let upstream =
-            if self.flag == Flag::UpstreamFailed { String::new() } else { self.upstream.to_string() };
-        let details = if self.flag == Flag::None && self.code != 0 { "via_upstream" } else { "" };
+        let nowhere = matches!(self.flag, Flag::UpstreamFailed | Flag::Overflow | Flag::NoRoute);
+        let upstream = if nowhere { String::new() } else { self.upstream.to_string() };
+        let details = match (self.method, self.flag) {
+            // Bytes have no response; that they went nowhere is said.
+            ("", Flag::NoRoute) => self.flag.details(self.code),
+            ("", _) if self.code == 0 => "",
+            _ => self.flag.details(self.code),
+        };
         let route = match (self.method, self.direction) {
             ("", _) => "",
             (_, Direction::Inbound) => "default",
@@ -155,7 +215,7 @@ impl Entry<'_> {
         let _ = match format {
             Format::Text => writeln!(
                 out,
-                "[{start}] \"{} {} {}\" {} {} {} - \"-\" {} {} {} - \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} - {}",
+                "[{start}] \"{} {} {}\" {} {} {} - \"-\" {} {} {} - \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} {} {}",
                 dash(self.method),
                 quoted(self.path.as_bytes()),
                 dash(self.protocol),
@@ -172,6 +232,7 @@ impl Entry<'_> {
                 dash(&upstream),
                 self.upstream,
                 self.peer,
+                quoted(self.server_name.as_bytes()),
                 dash(route),
             ),
             Format::Json => writeln!(
@@ -196,6 +257,7 @@ impl Entry<'_> {
                     "upstream_cluster": cluster,
                     "downstream_local_address": self.upstream.to_string(),
                     "downstream_remote_address": self.peer.to_string(),
+                    "requested_server_name": value(self.server_name.as_bytes()),
                     "route_name": value(route.as_bytes()),
                 })
             ),
@@ -255,6 +317,7 @@ mod tests {
             user_agent: b"a \"b\"",
             request_id: b"id",
             authority: "shop",
+            server_name: "",
             upstream: ([10, 0, 0, 1], 8080).into(),
             peer: ([10, 0, 0, 2], 4000).into(),
         }
@@ -278,17 +341,15 @@ mod tests {
     #[test]
     fn tcp_lines_have_no_request() {
         let tcp = Entry {
-            method: "",
-            path: "",
-            protocol: "",
-            code: 0,
             flag: Flag::UpstreamFailed,
-            user_agent: b"",
-            request_id: b"",
-            authority: "",
-            ..entry()
+            received: 10,
+            sent: 20,
+            duration: Duration::from_millis(1500),
+            ..Entry::bytes(entry().direction, entry().peer, entry().upstream)
         };
         let text = line(&tcp, Format::Text);
+        let tls = Entry { flag: Flag::None, server_name: "shop.example", ..tcp };
+        assert!(line(&tls, Format::Text).ends_with(" 10.0.0.2:4000 shop.example -\n"));
         assert!(
             text.contains("] \"- - -\" 0 UF - - \"-\" 10 20 1500 - \"-\" \"-\" \"-\" \"-\" \"-\" Inbound"),
             "{text}"

@@ -5,29 +5,41 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use crate::access_log::Entry;
+use crate::client_hello::{self, ServerName};
 use crate::destination::{self, Direction};
 use crate::detect::{Protocol, detect};
 use crate::life::Phase;
 use crate::route::{Declared, Route};
+use crate::settings::Live;
 use crate::tcp::Carried;
-use crate::telemetry::Flag;
+use crate::telemetry::connections::Open;
+use crate::telemetry::{Flag, Limit, Side};
+use crate::upstream::Source;
 use crate::worker::Shared;
 use crate::{http1, http2, tcp, upstream};
 
 /// How long a client whose upstream cannot be reached may take to show what it speaks, and so how it can be told.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// How long a TLS client's first message may take from its first packet to its last.
+const WHOLE_HELLO: Duration = Duration::from_secs(1);
+
 /// A captured connection.
 pub(crate) struct Captured {
     pub(crate) shared: Rc<Shared>,
+    /// The settings in force when it was accepted.
+    pub(crate) live: Arc<Live>,
     pub(crate) direction: Direction,
     pub(crate) peer: SocketAddr,
     pub(crate) route: Route,
+    /// Its place among those that are being carried.
+    pub(crate) open: Open,
 }
 
 impl Captured {
@@ -40,9 +52,27 @@ impl Captured {
         }
     }
 
+    /// The counters of its direction.
+    pub(crate) fn side(&self) -> &Side {
+        self.shared.shard.side(self.direction)
+    }
+
+    /// Where its upstream connections come from.
+    pub(crate) fn source(&self) -> Source {
+        match self.direction {
+            Direction::Outbound => Source::Any,
+            Direction::Inbound if self.shared.transparent => Source::Client(self.peer.ip()),
+            Direction::Inbound => Source::Inbound,
+        }
+    }
+
     /// Opens an upstream connection.
     pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        upstream::connect(self.direction, self.route.address, self.shared.limits.connect).await
+        let connected = upstream::connect(self.source(), self.route.address, self.live.limits.connect).await;
+        if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.side().met(Limit::Connect);
+        }
+        connected
     }
 }
 
@@ -57,22 +87,37 @@ pub async fn serve(shared: Rc<Shared>, direction: Direction, stream: TcpStream, 
     if let Some(reason) = destination::is_loop(direction, peer.ip(), original, listener, &shared.ports) {
         side.refuse(reason);
         tracing::debug!(?direction, %peer, %original, reason = reason.reason(), "refused a connection");
+        shared.access_log.write(&Entry { flag: Flag::NoRoute, ..Entry::bytes(direction, peer, original) });
         return;
     }
     let _active = side.accept();
     upstream::tune(&stream);
-    let route = shared.routes.route(direction, original);
-    carry(Captured { shared: Rc::clone(&shared), direction, peer, route }, stream).await;
+    let live = shared.live();
+    let route = live.routes.route(direction, original);
+    let open = Open::new(&shared.shard, direction, peer, route.address);
+    carry(Captured { shared: Rc::clone(&shared), live, direction, peer, route, open }, stream).await;
 }
 
 /// Finds out what is spoken, and hands over to those who speak it.
 async fn carry(captured: Captured, stream: TcpStream) {
     if captured.route.declared == Declared::Opaque {
+        captured.open.speaks("tcp");
         let upstream = captured.connect().await;
         return bytes(&captured, stream, Vec::new(), upstream).await;
     }
     let mut seen = Vec::new();
     let (protocol, upstream) = look(&captured, &stream, &mut seen).await;
+    // What is declared to be TLS is not taken for HTTP.
+    let protocol = match (captured.route.declared, protocol) {
+        (Declared::Tls, Some(Protocol::Http1 | Protocol::Http2)) => Some(Protocol::Opaque),
+        (_, protocol) => protocol,
+    };
+    captured.open.speaks(match protocol {
+        Some(Protocol::Http1) => "http/1",
+        Some(Protocol::Http2) => "http/2",
+        Some(Protocol::Tls) => "tls",
+        Some(Protocol::Opaque) | None => "tcp",
+    });
     match (protocol, upstream) {
         (Some(Protocol::Http1), upstream) => http1::serve(&captured, stream, seen, upstream).await,
         (Some(Protocol::Http2), upstream) => http2::serve(Rc::new(captured), stream, seen, upstream).await,
@@ -84,38 +129,36 @@ async fn carry(captured: Captured, stream: TcpStream) {
     }
 }
 
-/// Carries bytes.
+/// Carries bytes, of which `seen` came first.
 async fn bytes(captured: &Captured, stream: TcpStream, seen: Vec<u8>, upstream: io::Result<TcpStream>) {
-    let side = captured.shared.shard.side(captured.direction);
+    let side = captured.side();
     let started = Instant::now();
     side.opened.add(1);
+    let server_name = match client_hello::server_name(&seen) {
+        ServerName::Name(name) => name.to_owned(),
+        ServerName::Incomplete | ServerName::None => String::new(),
+    };
     let carried = match upstream {
-        Ok(upstream) => tcp::carry(stream, upstream, seen, side, captured.shared.limits.idle).await,
+        Ok(upstream) => tcp::carry(stream, upstream, seen, side, captured.live.limits.idle).await,
         Err(error) => {
             let (peer, address) = (captured.peer, captured.route.address);
             tracing::debug!(direction = ?captured.direction, %peer, %address, %error, "cannot connect upstream");
             // A reset is what the client would have seen, had it been refused itself.
             tcp::reset(&stream);
-            Carried { flag: Flag::UpstreamFailed, received: 0, sent: 0 }
+            Carried { flag: upstream::flag(&error), received: 0, sent: 0 }
         }
     };
+    if carried.flag == Flag::Idle {
+        side.met(Limit::Idle);
+    }
     side.close(carried.flag);
     captured.shared.access_log.write(&Entry {
-        direction: captured.direction,
-        method: "",
-        path: "",
-        protocol: "",
-        code: 0,
         flag: carried.flag,
         received: carried.received,
         sent: carried.sent,
         duration: started.elapsed(),
-        forwarded_for: b"",
-        user_agent: b"",
-        request_id: b"",
-        authority: "",
-        upstream: captured.route.address,
-        peer: captured.peer,
+        server_name: &server_name,
+        ..Entry::bytes(captured.direction, captured.peer, captured.route.address)
     });
 }
 
@@ -128,11 +171,11 @@ async fn look(
     seen: &mut Vec<u8>,
 ) -> (Option<Protocol>, Option<io::Result<TcpStream>>) {
     let pool = &captured.shared.pool;
-    let ahead = captured.route.declared == Declared::Nothing
-        && !pool.knows(captured.direction, captured.route.address);
+    let ahead =
+        captured.route.declared != Declared::Http && !pool.knows(captured.source(), captured.route.address);
     let mut connecting = pin!(captured.connect());
     let mut upstream: Option<io::Result<TcpStream>> = None;
-    let mut patience = pin!(tokio::time::sleep(captured.shared.limits.idle));
+    let mut patience = pin!(tokio::time::sleep(captured.live.limits.idle));
     let protocol = loop {
         let server_speaks = async {
             match &upstream {
@@ -156,8 +199,13 @@ async fn look(
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(_) => break None,
                 }
-                if let Some(protocol) = detect(seen) {
-                    break Some(protocol);
+                match detect(seen) {
+                    // Whole, it says whom the client wants. It comes at once, or what it looked like was chance.
+                    Some(Protocol::Tls) if client_hello::server_name(seen) == ServerName::Incomplete => {
+                        patience.as_mut().reset(tokio::time::Instant::now() + WHOLE_HELLO);
+                    }
+                    Some(protocol) => break Some(protocol),
+                    None => {}
                 }
             }
             result = &mut connecting, if ahead && upstream.is_none() => {
@@ -178,19 +226,23 @@ async fn look(
 }
 
 #[cfg(test)]
+mod tests;
+
+#[cfg(test)]
 pub(crate) mod harness {
     //! A client and, behind the sidecar, a server, without capture and without root.
 
-    use std::sync::Arc;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::sync::watch;
 
     use super::*;
+    use crate::descriptors::Places;
     use crate::life::Life;
     use crate::route::Declared;
-    use crate::settings::{Limits, Ports};
+    use crate::settings::Ports;
     use crate::telemetry::Shard;
+    use crate::trace::Tracer;
     use crate::worker::Worker;
 
     /// A worker with a server behind it.
@@ -201,13 +253,21 @@ pub(crate) mod harness {
 
     impl Harness {
         pub(crate) async fn new() -> Harness {
+            Harness::with(Live::default(), None).await
+        }
+
+        /// With these settings, and spans.
+        pub(crate) async fn with(live: Live, tracer: Option<Tracer>) -> Harness {
             let worker = Worker {
                 ports: Ports::default(),
-                limits: Limits::default(),
+                transparent: false,
                 shard: Arc::new(Shard::default()),
                 life: Arc::new(Life::default()),
-                routes: Arc::default(),
-                access_log: Default::default(),
+                live: watch::Sender::new(Arc::new(live)).subscribe(),
+                places: Places::new(1000),
+                idle: 1000,
+                output: crate::access_log::Output::nowhere(),
+                tracer,
             };
             let shared = Rc::new(Shared::new(worker));
             Harness { shared, server: TcpListener::bind("127.0.0.1:0").await.unwrap() }
@@ -220,13 +280,25 @@ pub(crate) mod harness {
             let (stream, peer) = listener.accept().await.unwrap();
             let route = Route { address: self.server.local_addr().unwrap(), declared };
             let shared = Rc::clone(&self.shared);
-            let captured = Captured { shared, direction: Direction::Inbound, peer, route };
+            let live = shared.live();
+            let (direction, open) =
+                (Direction::Inbound, Open::new(&shared.shard, Direction::Inbound, peer, route.address));
+            let captured = Captured { shared, live, direction, peer, route, open };
             tokio::task::spawn_local(carry(captured, stream));
             client
         }
 
         pub(crate) async fn accept(&self) -> TcpStream {
             self.server.accept().await.unwrap().0
+        }
+
+        /// A client that sent `request`, and the server that has read its head.
+        pub(crate) async fn asked(&self, request: &str) -> (TcpStream, TcpStream) {
+            let mut client = self.client(Declared::Nothing).await;
+            say(&mut client, request).await;
+            let mut server = self.accept().await;
+            head(&mut server).await;
+            (client, server)
         }
     }
 
@@ -237,6 +309,16 @@ pub(crate) mod harness {
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
         let limit = Duration::from_secs(30);
         runtime.block_on(async { tokio::time::timeout(limit, test).await.expect("the test took too long") });
+    }
+
+    /// A request, and its answer.
+    pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// Answers a request whose head has been read.
+    pub(crate) async fn answer(server: &mut TcpStream, client: &mut TcpStream) {
+        say(server, OK).await;
+        assert_eq!(until(client, "ok").await, OK);
     }
 
     /// Reads up to and including `end`.

@@ -3,16 +3,19 @@
 //! The rooms, in the order in which a connection passes them:
 //!
 //! - [`commands`]: the command line, one file a command
-//! - [`settings`]: what the pod's author and the operator configure, from the environment
+//! - [`settings`]: what the pod's author and the operator configure, from the environment and one file
+//! - [`reload`]: that file, followed
 //! - [`identity`]: who this pod is
 //! - [`sidecar`]: the whole: bind, start, be ready, leave
 //! - [`life`]: starting, ready, draining, gone
 //! - [`worker`]: one thread a core, each with listeners and connections of its own
 //! - [`listener`]: bind, accept, back off
+//! - [`descriptors`]: a place for each connection
 //! - [`destination`]: where a captured connection was going, and whether that is a loop
 //! - [`connection`]: one captured connection, from accepting it to closing it
 //! - [`route`]: where it goes, and as what
 //! - [`detect`]: what the client speaks
+//! - [`client_hello`]: whom a TLS client wants
 //! - [`upstream`]: connect onwards
 //! - [`tcp`]: carry bytes both ways
 //! - `http1`: carry HTTP/1 requests
@@ -20,14 +23,17 @@
 //! - [`pool`]: idle upstream connections
 //! - [`telemetry`]: counters and their text
 //! - [`access_log`]: a line for each request and connection
+//! - [`trace`]: spans, and their way to a collector
 //! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
 //! - [`dns`]: captured DNS
 //! - [`logging`]: the sidecar's own log
 //! - `system`: the system calls that no crate wraps safely
 
 pub mod access_log;
+pub mod client_hello;
 pub mod commands;
 pub mod connection;
+pub mod descriptors;
 pub mod destination;
 pub mod detect;
 pub mod dns;
@@ -39,6 +45,7 @@ pub mod listener;
 mod local;
 pub mod logging;
 pub mod pool;
+pub mod reload;
 mod reply;
 mod request_id;
 pub mod route;
@@ -48,5 +55,6 @@ pub mod status;
 mod system;
 pub mod tcp;
 pub mod telemetry;
+pub mod trace;
 pub mod upstream;
 pub mod worker;

@@ -4,7 +4,7 @@
 //! is kept for less than that, looked at before it is used again, and a request that nobody read is sent again (see
 //! [`crate::http1`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -14,27 +14,32 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::destination::Direction;
+use crate::upstream::Source;
 
 /// How long a connection is kept. Node.js closes after 5 s, most others much later.
 pub const IDLE: Duration = Duration::from_secs(4);
-/// Most idle connections to one destination.
-const MOST: usize = 4096;
-
-type Key = (Direction, SocketAddr);
+type Key = (Source, SocketAddr);
 
 /// One worker's idle connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     idle: RefCell<HashMap<Key, Vec<(Instant, TcpStream)>>>,
+    count: Cell<usize>,
+    most: usize,
 }
 
 impl Pool {
+    /// A pool of at most `most` connections.
+    pub fn new(most: usize) -> Pool {
+        Pool { idle: RefCell::default(), count: Cell::new(0), most }
+    }
+
     /// The connection to `address` that was used last, if one is alive.
-    pub fn take(&self, direction: Direction, address: SocketAddr) -> Option<TcpStream> {
+    pub fn take(&self, source: Source, address: SocketAddr) -> Option<TcpStream> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(&(direction, address))?;
+        let list = idle.get_mut(&(source, address))?;
         while let Some((_, stream)) = list.pop() {
+            self.count.set(self.count.get() - 1);
             if alive(&stream) {
                 return Some(stream);
             }
@@ -43,20 +48,23 @@ impl Pool {
     }
 
     /// Whether a connection to `address` is kept: then it is known to speak HTTP/1.
-    pub fn knows(&self, direction: Direction, address: SocketAddr) -> bool {
-        self.idle.borrow().get(&(direction, address)).is_some_and(|list| !list.is_empty())
+    pub fn knows(&self, source: Source, address: SocketAddr) -> bool {
+        self.idle.borrow().get(&(source, address)).is_some_and(|list| !list.is_empty())
     }
 
-    /// Keeps `stream`, of which the last response has been read to its end. Must run on a local runtime.
-    pub fn keep(self: &Rc<Self>, direction: Direction, address: SocketAddr, stream: TcpStream) {
+    /// Keeps `stream`, of which the last response has been read to its end; false if there is no room, and it is closed.
+    /// Must run on a local runtime.
+    pub fn keep(self: &Rc<Self>, source: Source, address: SocketAddr, stream: TcpStream) -> bool {
+        if self.count.get() >= self.most {
+            return false;
+        }
+        self.count.set(self.count.get() + 1);
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
             tokio::task::spawn_local(sweep(Rc::clone(self)));
         }
-        let list = idle.entry((direction, address)).or_default();
-        if list.len() < MOST {
-            list.push((Instant::now(), stream));
-        }
+        idle.entry((source, address)).or_default().push((Instant::now(), stream));
+        true
     }
 }
 
@@ -70,6 +78,7 @@ async fn sweep(pool: Rc<Pool>) {
             list.retain(|(since, stream)| now - *since < IDLE && alive(stream));
             !list.is_empty()
         });
+        pool.count.set(idle.values().map(Vec::len).sum());
         if idle.is_empty() {
             idle.shrink_to_fit();
             return;

@@ -3,6 +3,9 @@
 
 use std::io;
 
+use crate::telemetry::Flag;
+use crate::upstream;
+
 /// A whole HTTP/1 response with status `code` and the line `text`, after which the connection ends.
 pub(crate) fn http1(code: u16, text: &str) -> Vec<u8> {
     let reason =
@@ -16,8 +19,9 @@ pub(crate) fn http1(code: u16, text: &str) -> Vec<u8> {
 
 /// The upstream connection could not be opened.
 pub(crate) fn unreachable(error: &io::Error) -> String {
-    let reason = match error.kind() {
-        io::ErrorKind::TimedOut => "connection timeout",
+    let reason = match (error.kind(), upstream::flag(error)) {
+        (_, Flag::Overflow) => "overflow",
+        (io::ErrorKind::TimedOut, _) => "connection timeout",
         _ => "remote connection failure",
     };
     format!(
@@ -35,6 +39,14 @@ pub(crate) fn disconnected(error: &io::Error) -> String {
     format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
 }
 
+/// The upstream ended a stream before it answered.
+pub(crate) fn broken(flag: Flag) -> String {
+    match flag {
+        Flag::UpstreamStreamReset => disconnected(&io::ErrorKind::ConnectionReset.into()),
+        _ => disconnected(&io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// The upstream does not keep to its protocol.
 pub(crate) fn protocol_error(reason: &str) -> String {
     format!(
@@ -42,6 +54,9 @@ pub(crate) fn protocol_error(reason: &str) -> String {
          transport failure reason: {reason}"
     )
 }
+
+/// The upstream did not answer in time.
+pub(crate) const TIMEOUT: &str = "upstream request timeout";
 
 /// gRPC's status for an HTTP status, as Envoy maps them.
 pub(crate) fn grpc_status(code: u16) -> u16 {
@@ -51,7 +66,9 @@ pub(crate) fn grpc_status(code: u16) -> u16 {
         403 => 7,
         404 => 12,
         408 => 4,
-        429 | 502 | 503 | 504 => 14,
+        429 | 502 | 503 => 14,
+        // Ours, and then it is the deadline.
+        504 => 4,
         501 => 12,
         _ => 2,
     }

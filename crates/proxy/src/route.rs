@@ -11,11 +11,11 @@ use crate::destination::Direction;
 pub enum Declared {
     /// Nothing: look at the first bytes.
     Nothing,
-    /// HTTP, spoken to the application as HTTP/1.
-    Http1,
-    /// HTTP, spoken to the application as HTTP/2.
-    Http2,
-    /// Bytes.
+    /// HTTP, which the client begins; in the version that it speaks.
+    Http,
+    /// TLS, which the client begins: bytes, and the name that it asks for.
+    Tls,
+    /// Bytes, whoever begins.
     Opaque,
 }
 
@@ -33,21 +33,32 @@ pub struct Route {
 pub struct Routes {
     /// The pod's own ports.
     inbound: BTreeMap<u16, Declared>,
+    /// Ports that the pod calls.
+    outbound: BTreeMap<u16, Declared>,
     /// Ports that are bytes in both directions, most of them because the server speaks first.
     opaque: BTreeSet<u16>,
 }
 
 impl Routes {
-    /// Settings of the pod's own ports, and the ports that are bytes whatever the direction.
-    pub fn new(inbound: BTreeMap<u16, Declared>, opaque: BTreeSet<u16>) -> Routes {
-        Routes { inbound, opaque }
+    /// What is declared of the pod's own ports and of those that it calls, and the ports that are bytes whatever the
+    /// direction, unless they are declared.
+    pub fn new(
+        inbound: BTreeMap<u16, Declared>,
+        outbound: BTreeMap<u16, Declared>,
+        opaque: BTreeSet<u16>,
+    ) -> Routes {
+        Routes { inbound, outbound, opaque }
     }
 
     /// Where a connection whose original destination is `original` goes.
     pub fn route(&self, direction: Direction, original: SocketAddr) -> Route {
         let port = original.port();
-        let declared = match (direction, self.inbound.get(&port)) {
-            (Direction::Inbound, Some(declared)) if *declared != Declared::Nothing => *declared,
+        let ports = match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        };
+        let declared = match ports.get(&port) {
+            Some(declared) if *declared != Declared::Nothing => *declared,
             _ if self.opaque.contains(&port) => Declared::Opaque,
             _ => Declared::Nothing,
         };
@@ -56,18 +67,22 @@ impl Routes {
 }
 
 impl Declared {
+    /// A protocol by its name, as Kubernetes' `appProtocol` and Istio's port names have it.
+    pub fn parse(name: &str) -> Option<Declared> {
+        match name.to_ascii_lowercase().as_str() {
+            "http" | "http2" | "grpc" | "grpc-web" | "kubernetes.io/h2c" | "kubernetes.io/ws" => {
+                Some(Declared::Http)
+            }
+            "tls" | "https" | "kubernetes.io/wss" => Some(Declared::Tls),
+            "tcp" | "mongo" | "redis" | "mysql" => Some(Declared::Opaque),
+            _ => None,
+        }
+    }
+
     /// Istio's convention for port names: the protocol, then a dash and anything. Names that say nothing are looked at.
     pub fn by_name(name: &str) -> Declared {
-        let name = name.to_ascii_lowercase();
-        if name.starts_with("grpc-web") {
-            return Declared::Http2;
-        }
-        match name.split('-').next().unwrap_or_default() {
-            "http" => Declared::Http1,
-            "http2" | "grpc" => Declared::Http2,
-            "tcp" | "tls" | "https" | "mongo" | "redis" | "mysql" => Declared::Opaque,
-            _ => Declared::Nothing,
-        }
+        let protocol = name.split('-').next().unwrap_or_default();
+        Declared::parse(protocol).unwrap_or(Declared::Nothing)
     }
 }
 
@@ -98,13 +113,18 @@ mod tests {
     #[test]
     fn port_names_follow_the_convention() {
         for (name, declared) in [
-            ("http", Declared::Http1),
-            ("HTTP-web", Declared::Http1),
-            ("http2-x", Declared::Http2),
-            ("grpc", Declared::Http2),
-            ("grpc-web-x", Declared::Http2),
+            ("http", Declared::Http),
+            ("HTTP-web", Declared::Http),
+            ("http2-x", Declared::Http),
+            ("grpc", Declared::Http),
+            ("grpc-web-x", Declared::Http),
+            ("mongo", Declared::Opaque),
             ("mysql", Declared::Opaque),
-            ("https-a", Declared::Opaque),
+            ("redis-cache", Declared::Opaque),
+            ("tcp", Declared::Opaque),
+            ("tls", Declared::Tls),
+            ("https-a", Declared::Tls),
+            ("udp-x", Declared::Nothing),
             ("web", Declared::Nothing),
             ("httpbin", Declared::Nothing),
             ("", Declared::Nothing),
@@ -117,13 +137,16 @@ mod tests {
     fn declared_ports_are_the_pods_and_opaque_ones_everybodys() {
         let text = r#"[{"name":"http-web","containerPort":3306,"protocol":"TCP"},
             {"name":"dns","containerPort":53,"protocol":"UDP"},{"containerPort":9000}]"#;
-        let routes = Routes::new(parse_pod_ports(text).unwrap(), BTreeSet::from([3306, 53]));
+        let outbound = BTreeMap::from([(443, Declared::Tls)]);
+        let routes = Routes::new(parse_pod_ports(text).unwrap(), outbound, BTreeSet::from([3306, 53]));
         let declared = |direction, port: u16| routes.route(direction, ([10, 0, 0, 1], port).into()).declared;
-        assert_eq!(declared(Direction::Inbound, 3306), Declared::Http1);
+        assert_eq!(declared(Direction::Inbound, 3306), Declared::Http);
         assert_eq!(declared(Direction::Outbound, 3306), Declared::Opaque);
         assert_eq!(declared(Direction::Inbound, 53), Declared::Opaque);
         assert_eq!(declared(Direction::Inbound, 9000), Declared::Nothing);
         assert_eq!(declared(Direction::Outbound, 80), Declared::Nothing);
+        assert_eq!(declared(Direction::Outbound, 443), Declared::Tls);
+        assert_eq!(declared(Direction::Inbound, 443), Declared::Nothing);
         assert!(parse_pod_ports("{}").is_err());
     }
 }

@@ -4,28 +4,34 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-use crate::access_log::{self, Policy};
+use crate::access_log::Output;
+use crate::descriptors::{self, Places};
 use crate::life::{Life, Phase};
 use crate::logging::Level;
+use crate::reload::{self, Source};
 use crate::settings::{Ports, Settings};
-use crate::status::admin::{self, Admin};
+use crate::status::admin::Admin;
 use crate::status::{self, Status};
 use crate::telemetry::Telemetry;
 use crate::worker::{self, Listeners, Worker};
-use crate::{dns, listener};
+use crate::{dns, listener, trace};
 
-/// Runs the sidecar until SIGTERM, SIGINT or `POST /quitquitquit`. Must run on a local runtime.
+/// Time that the last spans have to reach their collector.
+const LAST_SPANS: Duration = Duration::from_secs(1);
+
+/// Runs the sidecar until SIGTERM, SIGINT or `POST /quitquitquit`. Its settings follow `source`. Must run on a local
+/// runtime.
 ///
 /// # Errors
 ///
 /// A listener cannot be bound or a worker cannot be started, with its name and the reason.
-pub async fn run(settings: Settings, log_level: Level) -> Result<(), String> {
+pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -> Result<(), String> {
     let started = Instant::now();
-    raise_descriptor_limit();
+    let descriptors = descriptors::raise_limit();
     let signals = Signals::listen()?;
     let life = Arc::new(Life::default());
     let telemetry = Arc::new(Telemetry::new(settings.workers, settings.identity.clone()));
@@ -54,24 +60,42 @@ pub async fn run(settings: Settings, log_level: Level) -> Result<(), String> {
     let inbound = listener::bind(&settings.bind, ports.inbound, settings.workers)?;
     ports.outbound = first_port(&outbound)?;
     ports.inbound = first_port(&inbound)?;
-    let config = admin::config_dump(&settings);
-    let _ = status.admin.set(Admin { config, listeners: ports.to_string(), log: log_level });
-    let routes = Arc::new(settings.routes);
-    let (policy, format) = settings.access_log;
-    let log = match policy {
-        Policy::Off => None,
-        _ => Some(access_log::start().map_err(|error| format!("cannot start the access log: {error}"))?),
-    };
+    let shares = descriptors::share(descriptors, descriptors::open(), settings.workers, settings.descriptors);
+    if settings.descriptors.connections.is_some_and(|given| given > shares.connections) {
+        tracing::warn!(
+            descriptors,
+            connections = shares.connections,
+            "maxConnections is more than the limit of file descriptors allows; raise that limit"
+        );
+    }
+    let live = watch::Sender::new(Arc::new(settings.live.clone()));
+    let _ = status.admin.set(Admin {
+        settings: settings.clone(),
+        shares,
+        live: live.subscribe(),
+        listeners: ports.to_string(),
+        log: log_level,
+    });
+    let spans = Arc::clone(&telemetry.spans);
+    let (tracer, exporting) =
+        settings.tracing.clone().map(|collector| trace::start(collector, &settings.identity, spans)).unzip();
+    let (places, output) = (Places::new(shares.connections), Output::default());
     for (index, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
         let worker = Worker {
             ports,
-            limits: settings.limits,
+            transparent: settings.transparent,
             shard: telemetry.shard(index),
             life: Arc::clone(&life),
-            routes: Arc::clone(&routes),
-            access_log: (policy, format, log.clone()),
+            live: live.subscribe(),
+            places: places.clone(),
+            idle: shares.idle.div_ceil(settings.workers),
+            output: output.clone(),
+            tracer: tracer.clone(),
         };
         worker::start(index, worker, Listeners { outbound, inbound })?;
+    }
+    if let Some(source) = source {
+        tokio::task::spawn_local(reload::follow(source, live, Arc::clone(&telemetry)));
     }
     life.advance(Phase::Ready);
     log_ready(&ports, settings.workers, started.elapsed());
@@ -90,6 +114,11 @@ pub async fn run(settings: Settings, log_level: Level) -> Result<(), String> {
         }
     }
     tracing::info!(active = telemetry.active(), "leaving");
+    if let Some(exporting) = exporting {
+        // The workers are gone, and with them their tracers.
+        drop(tracer);
+        let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
+    }
     Ok(())
 }
 
@@ -138,15 +167,6 @@ fn first_port(lists: &[Vec<std::net::TcpListener>]) -> Result<u16, String> {
         Some(Ok(address)) => Ok(SocketAddr::port(&address)),
         Some(Err(error)) => Err(format!("cannot listen: {error}")),
         None => Err("cannot listen: no address to bind".to_owned()),
-    }
-}
-
-/// Each connection takes two descriptors, and the soft limit is often 1,024.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit of file descriptors");
     }
 }
 

@@ -1,38 +1,47 @@
 //! One thread a core, each with listeners, connections and counters of its own: nothing is shared on the way of a
 //! byte, so that nothing is locked and no cache line travels.
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc;
 
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
 
-use crate::access_log::{AccessLog, Format, Policy};
+use crate::access_log::{AccessLog, Output};
 use crate::connection;
+use crate::descriptors::Places;
 use crate::destination::Direction;
 use crate::life::{Life, Phase};
 use crate::listener;
 use crate::pool::Pool;
-use crate::route::Routes;
-use crate::settings::{Limits, Ports};
+use crate::settings::{Live, Ports};
 use crate::telemetry::Shard;
+use crate::trace::Tracer;
 
 /// What a worker's connections need to know.
 #[derive(Debug)]
 pub struct Worker {
     /// The sidecar's own ports, as they are bound.
     pub ports: Ports,
-    /// Bounds on connections.
-    pub limits: Limits,
+    /// Whether the application sees its clients' addresses.
+    pub transparent: bool,
     /// This worker's counters.
     pub shard: Arc<Shard>,
     /// Where the sidecar stands.
     pub life: Arc<Life>,
-    /// Where connections go.
-    pub routes: Arc<Routes>,
-    /// What is logged of requests and connections, how, and where to.
-    pub access_log: (Policy, Format, Option<SyncSender<Vec<u8>>>),
+    /// The settings in force, which follow their file.
+    pub live: watch::Receiver<Arc<Live>>,
+    /// Places of connections, shared by all workers.
+    pub places: Places,
+    /// Most idle upstream connections of this worker.
+    pub idle: usize,
+    /// Where the access log goes.
+    pub output: Output,
+    /// Where spans go, if there is a collector.
+    pub tracer: Option<Tracer>,
 }
 
 /// What a worker's connections share: what the worker was given, and its idle upstream connections.
@@ -44,13 +53,35 @@ pub struct Shared {
     pub pool: Rc<Pool>,
     /// A line for each request and connection.
     pub access_log: Rc<AccessLog>,
+    /// The worker's own copy of the settings in force: a connection that begins shares nothing with other workers.
+    live: RefCell<Arc<Live>>,
 }
 
 impl Shared {
     /// What the connections of `worker` share.
     pub fn new(worker: Worker) -> Shared {
-        let (policy, format, sender) = worker.access_log.clone();
-        Shared { pool: Rc::default(), access_log: Rc::new(AccessLog::new(policy, format, sender)), worker }
+        let live = Arc::clone(&worker.live.borrow());
+        Shared {
+            pool: Rc::new(Pool::new(worker.idle)),
+            access_log: Rc::new(AccessLog::new(live.access_log, worker.output.clone())),
+            live: RefCell::new(live),
+            worker,
+        }
+    }
+
+    /// The settings in force.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Takes new settings over, as long as there can be any.
+    async fn follow(self: Rc<Self>) {
+        let mut changes = self.worker.live.clone();
+        while changes.changed().await.is_ok() {
+            let live = Arc::clone(&changes.borrow_and_update());
+            self.access_log.set(live.access_log);
+            *self.live.borrow_mut() = live;
+        }
     }
 }
 
@@ -106,6 +137,7 @@ pub fn start(index: usize, worker: Worker, listeners: Listeners) -> Result<(), S
 }
 
 fn listen(worker: Rc<Shared>, listeners: Listeners) -> std::io::Result<()> {
+    tokio::task::spawn_local(Rc::clone(&worker).follow());
     let outbound = listeners.outbound.into_iter().map(|listener| (Direction::Outbound, listener));
     let inbound = listeners.inbound.into_iter().map(|listener| (Direction::Inbound, listener));
     for (direction, listener) in outbound.chain(inbound) {
@@ -126,9 +158,14 @@ async fn accept(worker: Rc<Shared>, direction: Direction, listener: tokio::net::
     };
     let accepting = async {
         loop {
-            let errors = &worker.shard.side(direction).accept_errors;
-            let (stream, peer) = listener::accept(&listener, errors).await;
-            tokio::task::spawn_local(connection::serve(Rc::clone(&worker), direction, stream, peer));
+            let side = worker.shard.side(direction);
+            let (stream, peer) = listener::accept(&listener, &side.accept_errors).await;
+            let place = worker.places.take(direction, side).await;
+            let serve = connection::serve(Rc::clone(&worker), direction, stream, peer);
+            tokio::task::spawn_local(async move {
+                serve.await;
+                drop(place);
+            });
         }
     };
     tokio::select! {

@@ -4,7 +4,8 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::Failure;
 use super::arguments::Arguments;
-use crate::settings::{Overrides, Settings};
+use crate::reload::Source;
+use crate::settings::{File, Overrides, Settings};
 use crate::{logging, sidecar};
 
 /// Flags of Istio's sidecars that take a value, of every age: a value must not be taken for the role.
@@ -65,11 +66,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         admin_port: owned("proxyAdminPort"),
     };
     let env = |name: &str| std::env::var(name).ok();
-    let settings = Settings::read(&env, &flags)
-        .map_err(|errors| Failure::Usage(format!("settings are wrong:\n  {}", errors.join("\n  "))))?;
+    let read = match env("OUTRIGGER_CONFIG").filter(|path| !path.is_empty()) {
+        Some(path) => Source::open(path.into(), flags).map(|(settings, source)| (settings, Some(source))),
+        None => Settings::read(&env, &File::default(), &flags).map(|settings| (settings, None)),
+    };
+    let (settings, source) =
+        read.map_err(|errors| Failure::Usage(format!("settings are wrong:\n  {}", errors.join("\n  "))))?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-    runtime.block_on(sidecar::run(settings, level)).map_err(Failure::Failed)
+    runtime.block_on(sidecar::run(settings, source, level)).map_err(Failure::Failed)
 }

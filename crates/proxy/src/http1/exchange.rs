@@ -14,8 +14,8 @@ use super::body::Framing;
 use super::{ROOM, expired, head};
 use crate::connection::Captured;
 use crate::destination::Direction;
-use crate::telemetry::Flag;
-use crate::{reply, system};
+use crate::telemetry::{Flag, Limit};
+use crate::{reply, system, upstream};
 
 /// Room that is made for reading a body.
 const BODY_ROOM: usize = 32 * 1024;
@@ -73,6 +73,8 @@ enum Failed {
     /// The client's body is not framed as it says.
     Body,
     Idle,
+    /// The response was not whole in time.
+    Late,
 }
 
 struct Finished {
@@ -99,13 +101,13 @@ impl Exchange<'_, '_> {
     /// upstream connection, or why there is none, in `first`.
     pub(super) async fn run(mut self, first: &mut Option<io::Result<TcpStream>>) -> Outcome {
         let captured = self.captured;
-        let (direction, address) = (captured.direction, captured.route.address);
-        let side = captured.shared.shard.side(direction);
+        let side = captured.side();
         let whole = self.framing.done();
+        let deadline = captured.live.limits.request.map(|limit| Instant::now() + limit);
         let mut retried = false;
         loop {
             let pooled = match first {
-                None if !retried => captured.shared.pool.take(direction, address),
+                None if !retried => captured.shared.pool.take(captured.source(), captured.route.address),
                 _ => None,
             };
             let reused = pooled.is_some();
@@ -117,7 +119,7 @@ impl Exchange<'_, '_> {
             let mut upstream = match connected {
                 Ok(upstream) => upstream,
                 Err(error) => {
-                    return self.answer(503, Flag::UpstreamFailed, &reply::unreachable(&error)).await;
+                    return self.answer(503, upstream::flag(&error), &reply::unreachable(&error)).await;
                 }
             };
             if reused {
@@ -125,7 +127,7 @@ impl Exchange<'_, '_> {
             }
             let acknowledged = if reused { system::bytes_acknowledged(&upstream) } else { None };
             let progress = Progress::default();
-            let result = self.attempt(&mut upstream, &progress).await;
+            let result = self.attempt(&mut upstream, deadline, &progress).await;
             // On a connection that was used before, silence most often means that the upstream had just closed it. If
             // its kernel acknowledged nothing of the request, its program cannot have read any (and a request that may
             // be done twice can be sent again in any case).
@@ -146,7 +148,12 @@ impl Exchange<'_, '_> {
 
     /// Sends the request and reads the response, at the same time: a response may begin, or end, before the request
     /// does.
-    async fn attempt(&mut self, upstream: &mut TcpStream, progress: &Progress) -> Result<Finished, Failed> {
+    async fn attempt(
+        &mut self,
+        upstream: &mut TcpStream,
+        deadline: Option<Instant>,
+        progress: &Progress,
+    ) -> Result<Finished, Failed> {
         let Exchange { captured, request, out, framing, reader, writer, buffer, last, idle } = self;
         let (mut from, mut to) = upstream.split();
         progress.uploaded.set(framing.done());
@@ -183,11 +190,18 @@ impl Exchange<'_, '_> {
             }
         };
         let download = download(captured, request, &mut from, writer, last, progress);
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             biased;
             finished = download => finished,
             failed = upload => Err(failed),
-            () = expired(idle.as_mut(), last, captured.shared.limits.idle) => Err(Failed::Idle),
+            () = late => Err(Failed::Late),
+            () = expired(idle.as_mut(), last, captured.live.limits.idle) => Err(Failed::Idle),
         }
     }
 
@@ -219,7 +233,10 @@ impl Exchange<'_, '_> {
                     && !finished.excess
                     && self.request.minor == 1
                 {
-                    captured.shared.pool.keep(captured.direction, captured.route.address, upstream);
+                    let pool = &captured.shared.pool;
+                    if !pool.keep(captured.source(), captured.route.address, upstream) {
+                        captured.side().met(Limit::IdleUpstreams);
+                    }
                 }
                 outcome.next = if close { Next::Close } else { Next::KeepAlive };
                 return outcome;
@@ -238,6 +255,7 @@ impl Exchange<'_, '_> {
             Failed::Upstream(reason) => (502, Flag::UpstreamProtocol, reply::protocol_error(reason)),
             Failed::Body => (400, Flag::DownstreamProtocol, "the body is not framed as it says".to_owned()),
             Failed::Idle => (408, Flag::Idle, "stream timeout".to_owned()),
+            Failed::Late => (504, Flag::UpstreamTimeout, reply::TIMEOUT.to_owned()),
         };
         crate::tcp::reset(&upstream);
         if outcome.code != 0 {
@@ -276,7 +294,8 @@ async fn download(
         let draining = captured.direction == Direction::Inbound && captured.shared.life.draining();
         let close = draining || !request.keep_alive || !progress.uploaded.get();
         let response =
-            head::response(&buffer[..end], request.method, close, &mut out).map_err(Failed::Upstream)?;
+            head::response(&buffer[..end], request.method, captured.live.limits.headers, close, &mut out)
+                .map_err(Failed::Upstream)?;
         buffer.drain(..end);
         if response.status == 101 && !request.upgrade {
             return Err(Failed::Upstream("101 without a request to upgrade"));
@@ -338,8 +357,9 @@ async fn response_head(
             Ok(None) => seen = buffer.len(),
             Err(_) => return Err(Failed::Upstream("a line ends without CR")),
         }
-        if seen > captured.shared.limits.head_bytes {
-            return Err(Failed::Upstream("the head is longer than 60 KiB"));
+        if seen > captured.live.limits.head_bytes {
+            captured.side().met(Limit::HeadBytes);
+            return Err(Failed::Upstream(head::TOO_LONG.1));
         }
         buffer.reserve(ROOM);
         match from.read_buf(buffer).await {

@@ -3,14 +3,20 @@
 //! Whatever two readers could frame differently is refused (RFC 9112, sections 2.2, 5 and 6.3), so that nothing can
 //! be smuggled through.
 
-use super::body::Framing;
+use std::mem::MaybeUninit;
 
-/// Most header fields of a message.
-const MOST_HEADERS: usize = 100;
+use super::body::Framing;
+use crate::settings::MOST_HEADERS;
+use crate::trace::context::{self, Span};
 
 /// Why a request is refused: status code and reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal(pub(crate) u16, pub(crate) &'static str);
+
+/// The limits that a head can meet.
+pub(crate) const TOO_LONG: Refusal = Refusal(431, "the head is longer than maxHeadBytes allows");
+pub(crate) const TOO_MANY: Refusal = Refusal(431, "the head has more fields than maxHeaders allows");
+pub(crate) const TOO_LATE: Refusal = Refusal(408, "the head did not come within headTimeout");
 
 /// Finds the end of a head: the position after the first empty line. `seen` bytes have been looked at before.
 pub(crate) fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
@@ -45,6 +51,8 @@ pub(crate) struct Request<'a> {
     pub(crate) request_id: &'a [u8],
     pub(crate) user_agent: Option<&'a [u8]>,
     pub(crate) forwarded_for: Option<&'a [u8]>,
+    /// Its part of a trace, where traces are.
+    pub(crate) span: Option<Span>,
 }
 
 impl Request<'_> {
@@ -154,13 +162,20 @@ impl Lengths {
 }
 
 /// Reads the request head `bytes` and appends the head that goes to the upstream to `out`. `id` is the request id that
-/// it gets if it has none.
-pub(crate) fn request<'a>(bytes: &'a [u8], id: &'a str, out: &mut Vec<u8>) -> Result<Request<'a>, Refusal> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut parsed = httparse::Request::new(&mut headers);
-    match parsed.parse(bytes) {
+/// it gets if it has none; `most` is the number of fields that it may have, up to [`MOST_HEADERS`]; `sampling` is there
+/// where traces are.
+pub(crate) fn request<'a>(
+    bytes: &'a [u8],
+    id: &'a str,
+    most: usize,
+    sampling: Option<f64>,
+    out: &mut Vec<u8>,
+) -> Result<Request<'a>, Refusal> {
+    let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(bytes, &mut headers[..most.min(MOST_HEADERS)]) {
         Ok(httparse::Status::Complete(end)) if end == bytes.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal(431, "more than 100 header fields")),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY),
         Err(httparse::Error::Version) => return Err(Refusal(505, "the version of HTTP is not 1.0 or 1.1")),
         _ => return Err(Refusal(400, "the head is not HTTP/1")),
     }
@@ -170,6 +185,7 @@ pub(crate) fn request<'a>(bytes: &'a [u8], id: &'a str, out: &mut Vec<u8>) -> Re
     let mut connection = Connection::default();
     let mut lengths = Lengths::default();
     let (mut host, mut upgrade, mut te_trailers) = (None, None, false);
+    let mut incoming = context::Incoming::default();
     let (mut request_id, mut user_agent, mut forwarded_for, mut has_proto) = (None, None, None, false);
     for header in parsed.headers.iter() {
         let value = header.value;
@@ -194,6 +210,11 @@ pub(crate) fn request<'a>(bytes: &'a [u8], id: &'a str, out: &mut Vec<u8>) -> Re
             Field::UserAgent => user_agent = Some(value),
             Field::ForwardedFor => forwarded_for = Some(value),
             Field::ForwardedProto => has_proto = true,
+            Field::Other if sampling.is_some() => {
+                if let Some(header) = context::Header::named(header.name) {
+                    incoming.note(header, value);
+                }
+            }
             _ => {}
         }
     }
@@ -221,6 +242,9 @@ pub(crate) fn request<'a>(bytes: &'a [u8], id: &'a str, out: &mut Vec<u8>) -> Re
     // HTTP/2 by upgrade (h2c) is gone from the standard; the request goes on as what it is.
     let upgrade = upgrade.filter(|value| connection.upgrade && !items(value).any(|item| item == b"h2c"));
 
+    let span = sampling.map(|ratio| Span::begin(&incoming, ratio));
+    let traced = |name: &str| span?.header(&incoming, context::Header::named(name)?);
+
     out.reserve(bytes.len() + 128);
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
@@ -237,8 +261,15 @@ pub(crate) fn request<'a>(bytes: &'a [u8], id: &'a str, out: &mut Vec<u8>) -> Re
             Field::Upgrade if upgrade.is_none() => {}
             Field::Host => line(out, header.name, host.unwrap_or_default().as_bytes()),
             _ if connection.ends(kind, header.name) => {}
+            Field::Other => match traced(header.name) {
+                Some(value) => line(out, header.name, value.as_bytes()),
+                None => line(out, header.name, header.value),
+            },
             _ => line(out, header.name, header.value),
         }
+    }
+    if let Some(begins) = span.and_then(|span| span.begins(&incoming)) {
+        line(out, "traceparent", begins.as_bytes());
     }
     if te_trailers {
         out.extend_from_slice(if upgrade.is_some() {
@@ -273,6 +304,7 @@ pub(crate) fn request<'a>(bytes: &'a [u8], id: &'a str, out: &mut Vec<u8>) -> Re
         request_id: request_id.unwrap_or(id.as_bytes()),
         user_agent,
         forwarded_for,
+        span,
     })
 }
 
@@ -313,19 +345,22 @@ pub(crate) struct Response {
     pub(crate) tunnel: bool,
 }
 
-/// Reads the response head `bytes` to a request with `method`, and appends the head that goes to the client to `out`,
+/// Reads the response head `bytes` of at most `most` fields to a request with `method`, and appends the head that goes to the client to `out`,
 /// with `connection: close` if it has to `close`.
 pub(crate) fn response(
     bytes: &[u8],
     method: &str,
+    most: usize,
     close: bool,
     out: &mut Vec<u8>,
 ) -> Result<Response, &'static str> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut parsed = httparse::Response::new(&mut headers);
-    match parsed.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let fields = &mut headers[..most.min(MOST_HEADERS)];
+    match config.parse_response_with_uninit_headers(&mut parsed, bytes, fields) {
         Ok(httparse::Status::Complete(end)) if end == bytes.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err("more than 100 header fields"),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY.1),
         _ => return Err("the head is not HTTP/1"),
     }
     let (Some(minor), Some(status)) = (parsed.version, parsed.code) else {

@@ -2,7 +2,7 @@ use super::*;
 
 fn sent(text: &str) -> Result<String, Refusal> {
     let mut out = Vec::new();
-    request(text.as_bytes(), "ID", &mut out).map(|_| String::from_utf8(out).unwrap())
+    request(text.as_bytes(), "ID", 100, None, &mut out).map(|_| String::from_utf8(out).unwrap())
 }
 
 #[test]
@@ -127,7 +127,8 @@ fn lines_end_with_cr_lf() {
 
 fn answered(text: &str, method: &str, close: bool) -> Result<(Response, String), &'static str> {
     let mut out = Vec::new();
-    response(text.as_bytes(), method, close, &mut out).map(|head| (head, String::from_utf8(out).unwrap()))
+    response(text.as_bytes(), method, 100, close, &mut out)
+        .map(|head| (head, String::from_utf8(out).unwrap()))
 }
 
 #[test]

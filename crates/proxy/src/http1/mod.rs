@@ -14,7 +14,7 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,8 +24,11 @@ use tokio::time::Instant;
 
 use crate::access_log::Entry;
 use crate::connection::Captured;
+use crate::settings::MOST_HEADERS;
 use crate::telemetry::http::{Key, Series};
-use crate::telemetry::{Flag, Side};
+use crate::telemetry::{Flag, Limit, Side};
+use crate::trace::Ended;
+use crate::trace::context::Span;
 use crate::{reply, request_id, tcp};
 use exchange::{Exchange, Next, Outcome};
 use head::Refusal;
@@ -48,14 +51,15 @@ pub(crate) async fn serve(
         End::Reset => tcp::reset(&client),
         End::Unread => linger(client).await,
         End::Tunnel(tunnel) => {
-            let Tunnel { upstream, head, mut outcome, started } = *tunnel;
+            let Tunnel { upstream, head, span, mut outcome, started } = *tunnel;
             // What a tunnel carries belongs to its request, not to the counters of TCP.
             let (side, buffer) = (Side::default(), std::mem::take(&mut connection.buffer));
-            let carried = tcp::carry(client, upstream, buffer, &side, captured.shared.limits.idle).await;
+            let carried = tcp::carry(client, upstream, buffer, &side, captured.live.limits.idle).await;
             outcome.flag = carried.flag;
             outcome.received += carried.received;
             outcome.sent += carried.sent;
-            if let Ok(request) = head::request(&head, "", &mut Vec::new()) {
+            if let Ok(mut request) = head::request(&head, "", MOST_HEADERS, None, &mut Vec::new()) {
+                request.span = span;
                 connection.record(Some(&request), &outcome, started);
             }
         }
@@ -76,6 +80,7 @@ struct Tunnel {
     upstream: TcpStream,
     /// The request's head.
     head: Vec<u8>,
+    span: Option<Span>,
     outcome: Outcome,
     started: Instant,
 }
@@ -91,7 +96,7 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn run<'c>(&mut self, reader: &mut ReadHalf<'c>, writer: &mut WriteHalf<'c>) -> End {
-        let limits = &self.captured.shared.limits;
+        let limits = &self.captured.live.limits;
         let last = Cell::new(Instant::now());
         let mut idle = pin!(tokio::time::sleep_until(last.get() + limits.idle));
         let mut closing = pin!(self.captured.closing());
@@ -120,7 +125,8 @@ impl Connection<'_> {
             let bytes = std::mem::replace(&mut self.buffer, rest);
             let mut out = Vec::new();
             let id = request_id::new();
-            let request = match head::request(&bytes, &id, &mut out) {
+            let sampling = self.captured.shared.tracer.as_ref().map(|tracer| tracer.ratio);
+            let request = match head::request(&bytes, &id, limits.headers, sampling, &mut out) {
                 Ok(request) => request,
                 Err(refusal) => return self.refuse(writer, refusal).await,
             };
@@ -150,7 +156,13 @@ impl Connection<'_> {
             outcome.received += received;
             if let Next::Tunnel(upstream) = outcome.next {
                 let outcome = Outcome { next: Next::Close, ..outcome };
-                return End::Tunnel(Box::new(Tunnel { upstream, head: bytes, outcome, started }));
+                let span = request.span;
+                return End::Tunnel(Box::new(Tunnel { upstream, head: bytes, span, outcome, started }));
+            }
+            match outcome.flag {
+                Flag::Idle => self.captured.side().met(Limit::Idle),
+                Flag::UpstreamTimeout => self.captured.side().met(Limit::Request),
+                _ => {}
             }
             self.record(Some(&request), &outcome, started);
             match outcome.next {
@@ -164,7 +176,7 @@ impl Connection<'_> {
 
     /// Reads until the buffer holds a whole head and says where it ends; `None` if the client has gone.
     async fn head(&mut self, reader: &mut ReadHalf<'_>) -> Result<Option<usize>, Refusal> {
-        let limits = &self.captured.shared.limits;
+        let limits = &self.captured.live.limits;
         let mut seen = 0;
         let mut late = pin!(None);
         loop {
@@ -178,7 +190,7 @@ impl Connection<'_> {
             }
             seen = self.buffer.len();
             if seen > limits.head_bytes {
-                return Err(Refusal(431, "the head is longer than 60 KiB"));
+                return Err(head::TOO_LONG);
             }
             self.buffer.reserve(ROOM);
             let read = reader.read_buf(&mut self.buffer);
@@ -193,7 +205,7 @@ impl Connection<'_> {
                 tokio::select! {
                     biased;
                     count = read => count,
-                    () = late => return Err(Refusal(408, "the head did not come in time")),
+                    () = late => return Err(head::TOO_LATE),
                 }
             };
             match count {
@@ -203,7 +215,16 @@ impl Connection<'_> {
         }
     }
 
-    async fn refuse(&mut self, writer: &mut WriteHalf<'_>, Refusal(code, reason): Refusal) -> End {
+    async fn refuse(&mut self, writer: &mut WriteHalf<'_>, refusal: Refusal) -> End {
+        let limits = [
+            (head::TOO_LONG, Limit::HeadBytes),
+            (head::TOO_MANY, Limit::Headers),
+            (head::TOO_LATE, Limit::Head),
+        ];
+        if let Some((_, limit)) = limits.into_iter().find(|(met, _)| *met == refusal) {
+            self.captured.side().met(limit);
+        }
+        let Refusal(code, reason) = refusal;
         let text = reply::http1(code, reason);
         // A client that has gone does not want to know.
         let _ = writer.write_all(&text).await;
@@ -235,6 +256,24 @@ impl Connection<'_> {
         if let Some((_, series)) = &self.series {
             series.add(duration, outcome.received, outcome.sent);
         }
+        if let (Some(request), Some(tracer)) = (request, &captured.shared.tracer)
+            && let Some(span) = request.span
+        {
+            tracer.end(span, || Ended {
+                span,
+                direction: captured.direction,
+                ended: SystemTime::now(),
+                duration,
+                method: request.method.to_owned(),
+                path: request.target.to_owned(),
+                host: host.to_owned(),
+                protocol: if request.minor == 1 { "HTTP/1.1" } else { "HTTP/1.0" },
+                code: outcome.code,
+                flag: outcome.flag,
+                request_id: String::from_utf8_lossy(request.request_id).into_owned(),
+                peer: captured.peer,
+            });
+        }
         captured.shared.access_log.write(&Entry {
             direction: captured.direction,
             method: request.map_or("", |request| request.method),
@@ -249,6 +288,7 @@ impl Connection<'_> {
             user_agent: request.and_then(|request| request.user_agent).unwrap_or_default(),
             request_id: request.map_or(b"", |request| request.request_id),
             authority: host,
+            server_name: "",
             upstream: captured.route.address,
             peer: captured.peer,
         });
@@ -283,5 +323,7 @@ async fn linger(mut client: TcpStream) {
     .await;
 }
 
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,11 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::connection::harness::{Harness, head, rest, run, say, until};
+use crate::connection::harness::{GET, Harness, OK, answer, head, rest, run, say, until};
 use crate::destination::Direction;
 use crate::life::Phase;
 use crate::route::Declared;
 use crate::telemetry::Flag;
 use crate::telemetry::http::Key;
-
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 impl Harness {
     /// How many requests were counted with this status and flag.
@@ -29,19 +26,16 @@ fn requests_share_upstream_connections_and_are_counted() {
             let asked = head(&mut server).await;
             assert!(asked.starts_with("GET / HTTP/1.1\r\nHost: a\r\nx-request-id: "), "{asked}");
             assert!(asked.ends_with("\r\nx-forwarded-proto: http\r\n\r\n"), "{asked}");
-            say(&mut server, OK).await;
-            assert_eq!(until(&mut client, "ok").await, OK);
+            answer(&mut server, &mut client).await;
             say(&mut client, GET).await;
         }
         head(&mut server).await;
-        say(&mut server, OK).await;
-        until(&mut client, "ok").await;
+        answer(&mut server, &mut client).await;
         // Another client gets the same connection.
         let mut other = harness.client(Declared::Nothing).await;
         say(&mut other, GET).await;
         head(&mut server).await;
-        say(&mut server, OK).await;
-        until(&mut other, "ok").await;
+        answer(&mut server, &mut other).await;
         assert_eq!(harness.counted(200, Flag::None, "a"), 5);
         assert_eq!(harness.shared.shard.inbound.reused.get(), 4);
         assert_eq!(harness.shared.shard.inbound.opened.get(), 0, "HTTP is not counted as TCP");
@@ -118,8 +112,7 @@ fn informational_responses_pass_in_their_order() {
         assert_eq!(until(&mut server, "body").await, "body");
         say(&mut server, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
         assert_eq!(head(&mut client).await, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-        say(&mut server, OK).await;
-        assert_eq!(until(&mut client, "ok").await, OK);
+        answer(&mut server, &mut client).await;
     });
 }
 
@@ -182,12 +175,8 @@ fn connect_becomes_a_tunnel() {
 fn a_request_that_crosses_the_close_of_an_idle_connection_is_sent_again() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, GET).await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
-        say(&mut server, OK).await;
-        until(&mut client, "ok").await;
+        let (mut client, mut server) = harness.asked(GET).await;
+        answer(&mut server, &mut client).await;
         // The application closes; the request is on its way already when the sidecar could learn it. Even a POST may be
         // sent again, for nobody has acknowledged a byte of it.
         server.set_zero_linger().unwrap();
@@ -196,8 +185,7 @@ fn a_request_that_crosses_the_close_of_an_idle_connection_is_sent_again() {
         let mut server = harness.accept().await;
         head(&mut server).await;
         assert_eq!(until(&mut server, "hi").await, "hi");
-        say(&mut server, OK).await;
-        assert_eq!(until(&mut client, "ok").await, OK);
+        answer(&mut server, &mut client).await;
         assert_eq!(harness.counted(200, Flag::None, "a"), 2);
     });
 }
@@ -207,20 +195,15 @@ fn only_what_may_be_done_twice_is_sent_again_after_it_was_read() {
     for (method, retried) in [("GET", true), ("POST", false)] {
         run(async {
             let harness = Harness::new().await;
-            let mut client = harness.client(Declared::Nothing).await;
-            say(&mut client, GET).await;
-            let mut server = harness.accept().await;
-            head(&mut server).await;
-            say(&mut server, OK).await;
-            until(&mut client, "ok").await;
+            let (mut client, mut server) = harness.asked(GET).await;
+            answer(&mut server, &mut client).await;
             say(&mut client, &format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
             head(&mut server).await;
             drop(server);
             if retried {
                 let mut server = harness.accept().await;
                 head(&mut server).await;
-                say(&mut server, OK).await;
-                assert_eq!(until(&mut client, "ok").await, OK);
+                answer(&mut server, &mut client).await;
             } else {
                 assert!(head(&mut client).await.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
             }
@@ -233,10 +216,7 @@ fn only_what_may_be_done_twice_is_sent_again_after_it_was_read() {
 fn upstream_failures_are_told_by_status_cause_and_flag() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, GET).await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
+        let (mut client, server) = harness.asked(GET).await;
         drop(server);
         let text = rest(&mut client).await;
         assert!(
@@ -245,20 +225,14 @@ fn upstream_failures_are_told_by_status_cause_and_flag() {
         );
         assert_eq!(harness.counted(503, Flag::UpstreamReset, "a"), 1);
 
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, GET).await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
+        let (mut client, mut server) = harness.asked(GET).await;
         say(&mut server, "garbage\r\n\r\n").await;
         let text = rest(&mut client).await;
         assert!(text.starts_with("HTTP/1.1 502 ") && text.contains("protocol error"), "{text}");
         assert_eq!(harness.counted(502, Flag::UpstreamProtocol, "a"), 1);
 
         // A body that is cut must not look whole.
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, GET).await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
+        let (mut client, mut server) = harness.asked(GET).await;
         say(&mut server, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
         until(&mut client, "half").await;
         drop(server);
@@ -270,7 +244,7 @@ fn upstream_failures_are_told_by_status_cause_and_flag() {
         drop(server);
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut harness = Harness { server: closed, shared };
-        let mut client = harness.client(Declared::Http1).await;
+        let mut client = harness.client(Declared::Http).await;
         harness.server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         say(&mut client, GET).await;
         let text = rest(&mut client).await;
@@ -289,7 +263,7 @@ fn ambiguous_requests_reach_nobody() {
     ] {
         run(async {
             let harness = Harness::new().await;
-            let mut client = harness.client(Declared::Http1).await;
+            let mut client = harness.client(Declared::Http).await;
             say(&mut client, attack).await;
             let text = rest(&mut client).await;
             assert!(text.starts_with("HTTP/1.1 400 "), "{attack:?} got {text:?}");
@@ -305,11 +279,9 @@ fn ambiguous_requests_reach_nobody() {
 fn a_bad_chunk_in_the_middle_is_refused_and_resets_the_application() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        let (mut client, mut server) = harness
+            .asked("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
             .await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
         until(&mut server, "abc\r\n").await;
         say(&mut client, "zz\r\n").await;
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 400 "));
@@ -322,7 +294,7 @@ fn a_bad_chunk_in_the_middle_is_refused_and_resets_the_application() {
 fn a_head_that_is_too_long_is_431() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Http1).await;
+        let mut client = harness.client(Declared::Http).await;
         say(&mut client, &format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(70_000))).await;
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 431 "));
     });
@@ -332,10 +304,8 @@ fn a_head_that_is_too_long_is_431() {
 fn an_early_answer_ends_the_upload() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nbegin").await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
+        let (mut client, mut server) =
+            harness.asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nbegin").await;
         say(&mut server, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig").await;
         let text = rest(&mut client).await;
         assert!(
@@ -381,10 +351,7 @@ fn megabytes_pass_both_ways_at_once() {
 fn a_client_that_goes_away_takes_its_request_with_it() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, GET).await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
+        let (client, mut server) = harness.asked(GET).await;
         drop(client);
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -414,12 +381,8 @@ fn draining_asks_clients_to_go_elsewhere() {
 fn idle_connections_end_when_inbound_closes() {
     run(async {
         let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Nothing).await;
-        say(&mut client, GET).await;
-        let mut server = harness.accept().await;
-        head(&mut server).await;
-        say(&mut server, OK).await;
-        until(&mut client, "ok").await;
+        let (mut client, mut server) = harness.asked(GET).await;
+        answer(&mut server, &mut client).await;
         harness.shared.life.advance(Phase::Closing);
         assert_eq!(rest(&mut client).await, "");
     });
@@ -457,18 +420,6 @@ fn a_server_that_speaks_first_is_bytes() {
 }
 
 #[test]
-fn a_head_that_never_ends_is_408() {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().start_paused(true).build_local(Default::default()).unwrap();
-    runtime.block_on(async {
-        let harness = Harness::new().await;
-        let mut client = harness.client(Declared::Http1).await;
-        say(&mut client, "GET / HTTP/1.1\r\nHost").await;
-        assert!(rest(&mut client).await.starts_with("HTTP/1.1 408 "));
-    });
-}
-
-#[test]
 fn whatever_is_sent_nothing_panics_and_nothing_hangs() {
     run(async {
         let harness = Harness::new().await;
@@ -500,7 +451,7 @@ fn whatever_is_sent_nothing_panics_and_nothing_hangs() {
                         }
                     }
                 }
-                let mut client = harness.client(Declared::Http1).await;
+                let mut client = harness.client(Declared::Http).await;
                 // The sidecar may refuse before it has read everything.
                 let _ = client.write_all(&bytes).await;
                 let _ = client.shutdown().await;

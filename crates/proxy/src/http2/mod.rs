@@ -27,17 +27,12 @@ use crate::destination::Direction;
 use crate::life::Phase;
 use crate::local::LocalExecutor;
 use crate::telemetry::Flag;
-use crate::{reply, request_id};
+use crate::trace::context::{self, Incoming as Context, Span};
+use crate::{reply, request_id, upstream};
 use prefixed::Prefixed;
 use record::{Record, Recorded};
 use request_body::RequestBody;
 
-/// Bytes that a sender may be ahead of its reader, for a stream and for a connection: enough for a gigabit at 8 ms and
-/// 32 ms, and a bound on what a slow reader costs.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Streams that a client may have open at a time.
-const STREAMS: u32 = 1024;
 /// A peer that does not answer a ping in this time has gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a request is sent that the upstream does not look at.
@@ -58,8 +53,10 @@ pub(crate) async fn serve(
         captured: Rc::clone(&captured),
         sender: RefCell::default(),
         number: Cell::new(0),
+        streams: Cell::new(0),
         first: Mutex::new(first),
     });
+    let limits = captured.live.limits;
     let service = service_fn(|request| {
         let upstream = Rc::clone(&upstream);
         async move { Ok::<_, Infallible>(carry(&upstream, request).await) }
@@ -67,10 +64,10 @@ pub(crate) async fn serve(
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(captured.shared.limits.head_bytes as u32)
+            .initial_stream_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.head_bytes as u32)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(TokioIo::new(Prefixed::new(seen, client)), service)
@@ -100,6 +97,8 @@ struct Upstream {
     /// The connection that takes streams, and the how many-th it is.
     sender: RefCell<Option<SendRequest<RequestBody>>>,
     number: Cell<u64>,
+    /// Requests that are being carried.
+    streams: Cell<u32>,
     /// Held while connecting, so that one connection is opened for all streams that wait.
     first: Mutex<Option<io::Result<TcpStream>>>,
 }
@@ -128,11 +127,12 @@ impl Upstream {
             Some(result) => result?,
             None => self.captured.connect().await?,
         };
+        let limits = &self.captured.live.limits;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(self.captured.shared.limits.head_bytes as u32)
+            .initial_stream_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_header_list_size(limits.head_bytes as u32)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(TokioIo::new(stream))
@@ -146,11 +146,12 @@ impl Upstream {
 }
 
 /// Carries one request.
-async fn carry(upstream: &Upstream, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn carry(upstream: &Rc<Upstream>, request: Request<Incoming>) -> Response<ResponseBody> {
     let captured = &upstream.captured;
     let mut request = request;
     forwarded(request.headers_mut());
-    let record = Rc::new(Record::new(Rc::clone(captured), &request));
+    let span = captured.shared.tracer.as_ref().map(|tracer| traced(request.headers_mut(), tracer.ratio));
+    let record = Rc::new(Record::new(upstream, span, &request));
     if request.method() == Method::CONNECT {
         return answer(record, 501, Flag::DownstreamProtocol, "CONNECT in HTTP/2 is not carried");
     }
@@ -160,17 +161,26 @@ async fn carry(upstream: &Upstream, request: Request<Incoming>) -> Response<Resp
     let (head, body) = request.into_parts();
     let mut body = RequestBody::new(body, Rc::clone(&record));
     let source = body.source();
-    let side = captured.shared.shard.side(captured.direction);
+    let side = captured.side();
     for attempt in 0..ATTEMPTS {
         let mut sender = match upstream.sender().await {
             Ok(sender) => sender,
-            Err(error) => return answer(record, 503, Flag::UpstreamFailed, &reply::unreachable(&error)),
+            Err(error) => return answer(record, 503, upstream::flag(&error), &reply::unreachable(&error)),
         };
         let number = upstream.number.get();
         if attempt > 0 {
             side.retried.add(1);
         }
-        let error = match sender.try_send_request(Request::from_parts(head.clone(), body)).await {
+        let sending = sender.try_send_request(Request::from_parts(head.clone(), body));
+        let sent = match record.deadline() {
+            None => sending.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
+                Ok(sent) => sent,
+                // The stream ends with the request that nobody waits for.
+                Err(_) => return answer(record, 504, Flag::UpstreamTimeout, reply::TIMEOUT),
+            },
+        };
+        let error = match sent {
             Ok(response) => {
                 source.borrow_mut().settle();
                 let (head, body) = response.into_parts();
@@ -183,17 +193,13 @@ async fn carry(upstream: &Upstream, request: Request<Incoming>) -> Response<Resp
         let unsent = error.message().is_some();
         let error = error.into_error();
         if !(unsent || refused(&error)) || !source.borrow().again() {
-            return answer(record, 503, Flag::UpstreamReset, &reply::disconnected(&io::Error::other(error)));
+            let flag = record::broken(&error);
+            return answer(record, 503, flag, &reply::broken(flag));
         }
         upstream.leave(number);
-        body = RequestBody::again(&source, Rc::clone(&record));
+        body = RequestBody::again(&source);
     }
-    answer(
-        record,
-        503,
-        Flag::UpstreamReset,
-        "upstream connect error or disconnect/reset before headers. refused again",
-    )
+    answer(record, 503, Flag::UpstreamStreamReset, &reply::broken(Flag::UpstreamStreamReset))
 }
 
 /// Whether the upstream says that it did not process a stream: it refused it, or it goes away and the stream came
@@ -213,6 +219,26 @@ fn forwarded(headers: &mut HeaderMap) {
         headers.insert("x-request-id", id);
     }
     headers.entry("x-forwarded-proto").or_insert(HeaderValue::from_static("http"));
+}
+
+/// The request's part of a trace, for which it goes on as its child.
+fn traced(headers: &mut HeaderMap, ratio: f64) -> Span {
+    let came = headers.clone();
+    let mut incoming = Context::default();
+    for header in context::Header::all() {
+        if let Some(value) = came.get(header.name()) {
+            incoming.note(header, value.as_bytes());
+        }
+    }
+    let span = Span::begin(&incoming, ratio);
+    let changed = context::Header::all().filter_map(|header| Some((header, span.header(&incoming, header)?)));
+    let begins = span.begins(&incoming).map(|value| (context::Header::Traceparent, value));
+    for (header, value) in changed.chain(begins) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(header.name(), value);
+        }
+    }
+    span
 }
 
 /// A request without `:authority` has it in its host field; one with both must not disagree (RFC 9113, section 8.3.1).

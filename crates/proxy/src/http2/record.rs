@@ -1,24 +1,34 @@
 //! What is counted and logged of a request while its bodies pass.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::Buf;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
 
+use super::Upstream;
 use crate::access_log::Entry;
 use crate::connection::Captured;
-use crate::telemetry::Flag;
 use crate::telemetry::http::Key;
+use crate::telemetry::{Flag, Limit};
+use crate::trace::Ended;
+use crate::trace::context::Span;
 
 /// One request. It is counted and logged when nobody holds it any longer: then both bodies are over.
 pub(super) struct Record {
     captured: Rc<Captured>,
+    upstream: Rc<Upstream>,
+    /// Its part of a trace, where traces are.
+    span: Option<Span>,
     started: Instant,
+    /// When the response has to be whole.
+    deadline: Option<Instant>,
     method: Method,
     uri: Uri,
     user_agent: Option<HeaderValue>,
@@ -35,12 +45,23 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new<B>(captured: Rc<Captured>, request: &Request<B>) -> Record {
+    pub(super) fn new<B>(upstream: &Rc<Upstream>, span: Option<Span>, request: &Request<B>) -> Record {
+        let (captured, started) = (Rc::clone(&upstream.captured), Instant::now());
+        let streams = upstream.streams.get() + 1;
+        upstream.streams.set(streams);
+        if streams == captured.live.limits.streams {
+            captured.side().met(Limit::Streams);
+        }
         let field = |name: &str| request.headers().get(name).cloned();
         let kind = request.headers().get(header::CONTENT_TYPE);
+        let asked = request.headers().get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()));
+        let limit = [captured.live.limits.request, asked].into_iter().flatten().min();
         Record {
             captured,
-            started: Instant::now(),
+            upstream: Rc::clone(upstream),
+            span,
+            started,
+            deadline: limit.map(|limit| started + limit),
             method: request.method().clone(),
             uri: request.uri().clone(),
             user_agent: field("user-agent"),
@@ -54,6 +75,16 @@ impl Record {
             received: Cell::new(0),
             sent: Cell::new(0),
         }
+    }
+
+    /// The request's captured connection.
+    pub(super) fn captured(&self) -> &Captured {
+        &self.captured
+    }
+
+    /// When the response has to be whole, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     pub(super) fn is_grpc(&self) -> bool {
@@ -91,6 +122,10 @@ impl Drop for Record {
             flag => flag,
         };
         let captured = &self.captured;
+        self.upstream.streams.set(self.upstream.streams.get() - 1);
+        if flag == Flag::UpstreamTimeout {
+            captured.side().met(Limit::Request);
+        }
         let host = self.uri.authority().map_or("", |authority| authority.as_str());
         let duration = self.started.elapsed();
         let key = Key {
@@ -104,6 +139,22 @@ impl Drop for Record {
         let bytes = |value: &Option<HeaderValue>| {
             value.as_ref().map(|value| value.as_bytes().to_vec()).unwrap_or_default()
         };
+        if let (Some(span), Some(tracer)) = (self.span, &captured.shared.tracer) {
+            tracer.end(span, || Ended {
+                span,
+                direction: captured.direction,
+                ended: SystemTime::now(),
+                duration,
+                method: self.method.to_string(),
+                path: self.uri.path().to_owned(),
+                host: host.to_owned(),
+                protocol: "HTTP/2",
+                code: self.code.get(),
+                flag,
+                request_id: String::from_utf8_lossy(&bytes(&self.request_id)).into_owned(),
+                peer: captured.peer,
+            });
+        }
         captured.shared.access_log.write(&Entry {
             direction: captured.direction,
             method: self.method.as_str(),
@@ -118,26 +169,59 @@ impl Drop for Record {
             user_agent: &bytes(&self.user_agent),
             request_id: &bytes(&self.request_id),
             authority: host,
+            server_name: "",
             upstream: captured.route.address,
             peer: captured.peer,
         });
     }
 }
 
+/// Why a body ends before its end.
+type Broken = Box<dyn Error + Send + Sync>;
+
+/// How a stream ended that the upstream broke: by resetting it, or with its connection.
+pub(super) fn broken(error: &(dyn Error + 'static)) -> Flag {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    let reset = causes
+        .filter_map(|error| error.downcast_ref::<h2::Error>())
+        .any(|h2| h2.is_reset() && h2.is_remote());
+    if reset { Flag::UpstreamStreamReset } else { Flag::UpstreamReset }
+}
+
+/// gRPC's time-out: up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let number: u64 = std::str::from_utf8(digits).ok().filter(|digits| digits.len() <= 8)?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
 /// A response's body, counted; and its end is looked at.
 pub(super) struct Recorded<B> {
     body: B,
     record: Rc<Record>,
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B: Body> Recorded<B> {
     pub(super) fn new(body: B, record: Rc<Record>) -> Recorded<B> {
         record.whole.set(body.is_end_stream());
-        Recorded { body, record }
+        let late = record.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        Recorded { body, record, late }
     }
 }
 
-impl<B: Body + Unpin> Body for Recorded<B> {
+impl<B> Body for Recorded<B>
+where
+    B: Body<Error = Broken> + Unpin,
+{
     type Data = B::Data;
     type Error = B::Error;
 
@@ -145,11 +229,19 @@ impl<B: Body + Unpin> Body for Recorded<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            // A body that is late is cut: the stream is reset on both sides.
+            let late = self.late.as_mut().is_some_and(|late| late.as_mut().poll(context).is_ready());
+            if !late {
+                return Poll::Pending;
+            }
+            self.record.failed(Flag::UpstreamTimeout);
+            return Poll::Ready(Some(Err(crate::reply::TIMEOUT.into())));
+        };
         let record = &self.record;
         match &frame {
             None => record.whole.set(true),
-            Some(Err(_)) => record.failed(Flag::UpstreamReset),
+            Some(Err(error)) => record.failed(broken(error.as_ref())),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     record.sent.set(record.sent.get() + data.remaining() as u64);

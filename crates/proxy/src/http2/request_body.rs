@@ -12,9 +12,7 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::record::Record;
-
-/// Most bytes that are kept of a body; a request with a longer one is not sent again.
-const MOST: usize = 64 * 1024;
+use crate::telemetry::Limit;
 
 /// A body that is read once, and can be begun again as long as all of it is kept.
 pub(super) struct Source {
@@ -23,6 +21,7 @@ pub(super) struct Source {
     bytes: usize,
     /// Something is kept no longer.
     lost: bool,
+    record: Rc<Record>,
 }
 
 #[derive(Clone)]
@@ -45,7 +44,8 @@ impl Source {
 
     fn keep(&mut self, part: Part, bytes: usize) {
         self.bytes += bytes;
-        if self.bytes > MOST {
+        if !self.lost && self.bytes > self.record.captured().live.limits.replay_bytes {
+            self.record.captured().side().met(Limit::ReplayBytes);
             self.settle();
         }
         if !self.lost {
@@ -59,14 +59,13 @@ pub(super) struct RequestBody {
     source: Rc<RefCell<Source>>,
     /// How many of the kept parts were given.
     given: usize,
-    record: Rc<Record>,
 }
 
 impl RequestBody {
     /// The first way through `incoming`.
     pub(super) fn new(incoming: Incoming, record: Rc<Record>) -> RequestBody {
-        let source = Source { incoming, kept: VecDeque::new(), bytes: 0, lost: false };
-        RequestBody { source: Rc::new(RefCell::new(source)), given: 0, record }
+        let source = Source { incoming, kept: VecDeque::new(), bytes: 0, lost: false, record };
+        RequestBody { source: Rc::new(RefCell::new(source)), given: 0 }
     }
 
     /// What the body is read from.
@@ -75,8 +74,8 @@ impl RequestBody {
     }
 
     /// Another way through `source`, from its beginning.
-    pub(super) fn again(source: &Rc<RefCell<Source>>, record: Rc<Record>) -> RequestBody {
-        RequestBody { source: Rc::clone(source), given: 0, record }
+    pub(super) fn again(source: &Rc<RefCell<Source>>) -> RequestBody {
+        RequestBody { source: Rc::clone(source), given: 0 }
     }
 }
 
@@ -100,7 +99,7 @@ impl Body for RequestBody {
         let frame = ready!(Pin::new(&mut source.incoming).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
-                this.record.receive(data.len());
+                source.record.receive(data.len());
                 source.keep(Part::Data(data.clone()), data.len());
             } else if let Some(trailers) = frame.trailers_ref() {
                 source.keep(Part::Trailers(trailers.clone()), 0);

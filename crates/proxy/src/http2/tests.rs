@@ -7,6 +7,8 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::connection::harness::{Harness, run};
 use crate::route::Declared;
+use crate::settings::{Limits, Live};
+use crate::telemetry::Limit;
 use crate::telemetry::http::Key;
 
 type Sender<B> = SendRequest<B>;
@@ -279,5 +281,89 @@ fn a_stream_that_was_refused_goes_to_another_connection_with_its_whole_body() {
         };
         assert_eq!(response.status(), 200);
         assert_eq!(harness.shared.shard.inbound.retried.get(), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_the_upstream_resets_is_told_from_a_connection_that_breaks() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        let mut client = client(&harness).await;
+        let asking = client.send_request(grpc(Bytes::new()));
+        let server = async {
+            let mut resetting = h2::server::handshake(harness.accept().await).await.unwrap();
+            let (_request, mut respond) = resetting.accept().await.unwrap().unwrap();
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            while resetting.accept().await.is_some() {}
+        };
+        let response = tokio::select! {
+            response = asking => response.unwrap(),
+            () = server => panic!("the server ended first"),
+        };
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert!(response.headers()["grpc-message"].to_str().unwrap().ends_with("remote reset"));
+        drop(response);
+        counted(&harness, 200, Flag::UpstreamStreamReset, Some(Some(14))).await;
+    });
+}
+
+/// A server that never answers.
+fn silent(harness: &Rc<Harness>) {
+    serve_with(harness, |_| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
+}
+
+#[test]
+fn a_grpc_request_that_is_late_is_deadline_exceeded() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        silent(&harness);
+        let mut client = client(&harness).await;
+        let mut request = grpc(Bytes::new());
+        request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("30m"));
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
+        drop(response);
+        counted(&harness, 200, Flag::UpstreamTimeout, Some(Some(4))).await;
+        assert_eq!(harness.shared.shard.inbound.times_met(Limit::Request), 1);
+    });
+}
+
+#[test]
+fn a_client_with_as_many_streams_as_it_may_have_is_counted() {
+    run(async {
+        let limits = Limits { streams: 2, ..Limits::default() };
+        let harness = Rc::new(Harness::with(Live { limits, ..Live::default() }, None).await);
+        silent(&harness);
+        let mut client = client(&harness).await;
+        for streams in 1..=2 {
+            tokio::task::spawn_local(client.send_request(grpc(Bytes::new())));
+            let met = || harness.shared.shard.inbound.times_met(Limit::Streams);
+            while streams == 2 && met() == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(met(), u64::from(streams == 2));
+        }
+    });
+}
+
+#[test]
+fn a_sampled_request_goes_on_under_a_span_of_its_own() {
+    run(async {
+        let (tracer, mut spans) = crate::trace::Tracer::new(0.0, Default::default());
+        let harness = Rc::new(Harness::with(Live::default(), Some(tracer)).await);
+        serve_with(&harness, |request: Request<Incoming>| async move {
+            Ok(Response::new(Full::new(Bytes::copy_from_slice(request.headers()["b3"].as_bytes()))))
+        });
+        let mut client = client(&harness).await;
+        let mut request = grpc(Bytes::new());
+        let b3 = HeaderValue::from_static("0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1");
+        request.headers_mut().insert("b3", b3);
+        let response = client.send_request(request).await.unwrap();
+        let seen = response.into_body().collect().await.unwrap().to_bytes();
+        let ended = spans.recv().await.unwrap();
+        let parent = 0xb7ad6b7169203331;
+        assert_eq!((ended.span.parent, ended.path.as_str(), ended.protocol), (parent, "/s/m", "HTTP/2"));
+        let goes_on = format!("0af7651916cd43dd8448eb211c80319c-{:016x}-1-{parent:016x}", ended.span.id);
+        assert_eq!(seen, goes_on);
     });
 }

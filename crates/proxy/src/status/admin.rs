@@ -1,13 +1,18 @@
 //! Admin on 15000, loopback only: what an operator asks from within the pod, under Envoy's names.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::Full;
+use tokio::sync::watch;
 
 use super::{Status, text, typed};
+use crate::descriptors::Shares;
 use crate::life::Phase;
 use crate::logging::Level;
-use crate::settings::Settings;
+use crate::settings::{Live, Settings};
+use crate::telemetry::connections::Connection;
 
 const HELP: &str = "\
 GET  /ready                  whether traffic is carried
@@ -15,6 +20,7 @@ GET  /stats/prometheus       metrics
 GET  /server_info            version, state, uptime, memory, as JSON
 GET  /config_dump            settings as they are in force, as JSON
 GET  /listeners              listeners and their ports
+GET  /connections            what is being carried now, as JSON
 GET  /memory                 memory, as JSON
 GET  /logging                log level
 POST /logging?level=LEVEL    set it: none, error, warn, info or debug
@@ -25,8 +31,12 @@ POST /quitquitquit           leave now
 /// What admin knows beside [`Status`].
 #[derive(Debug)]
 pub struct Admin {
-    /// The settings in force, as JSON.
-    pub config: String,
+    /// The settings that it started with.
+    pub settings: Settings,
+    /// What the limit of file descriptors allows.
+    pub shares: Shares,
+    /// The settings that follow their file.
+    pub live: watch::Receiver<Arc<Live>>,
     /// The listeners, one a line.
     pub listeners: String,
     /// The log level.
@@ -59,13 +69,31 @@ pub(super) fn answer(method: &Method, uri: &Uri, status: &Status, admin: &Admin)
             "resident_bytes": crate::telemetry::resident_bytes(),
         })),
         "/memory" => json(&serde_json::json!({ "resident_bytes": crate::telemetry::resident_bytes() })),
-        "/config_dump" => typed(admin.config.clone(), HeaderValue::from_static("application/json")),
+        "/config_dump" => json(&config_dump(admin)),
         "/listeners" => text(StatusCode::OK, admin.listeners.clone()),
+        "/connections" => json(&connections(status)),
         "/logging" => logging(method, uri, admin),
         "/drain_listeners" => ordered(&|| status.life.advance(Phase::Draining)),
         "/quitquitquit" => ordered(&|| status.life.advance(Phase::Gone)),
         _ => text(StatusCode::NOT_FOUND, HELP),
     }
+}
+
+fn connections(status: &Status) -> serde_json::Value {
+    let workers = status.telemetry.connections();
+    let listed =
+        workers.iter().enumerate().flat_map(|(worker, open)| open.iter().map(move |open| (worker, open)));
+    let value = |(worker, open): (usize, &Connection)| {
+        serde_json::json!({
+            "worker": worker,
+            "reporter": open.direction.reporter(),
+            "peer": open.peer.to_string(),
+            "destination": open.destination.to_string(),
+            "protocol": open.protocol,
+            "age_seconds": open.since.elapsed().as_secs_f64(),
+        })
+    };
+    listed.map(value).collect()
 }
 
 fn logging(method: &Method, uri: &Uri, admin: &Admin) -> Response<Full<Bytes>> {
@@ -85,34 +113,43 @@ fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
     typed(format!("{value:#}\n"), HeaderValue::from_static("application/json"))
 }
 
-/// The settings in force, as JSON.
-pub fn config_dump(settings: &Settings) -> String {
-    let (policy, format) = settings.access_log;
+/// The settings in force.
+fn config_dump(admin: &Admin) -> serde_json::Value {
+    let Settings { bind, workers, drain, identity, probes, .. } = &admin.settings;
+    let live = Arc::clone(&admin.live.borrow());
+    let (Live { limits, routes, access_log: (policy, format) }, shares) = (&*live, admin.shares);
     let seconds = |duration: std::time::Duration| duration.as_secs_f64();
-    let value = serde_json::json!({
-        "bind": settings.bind,
-        "workers": settings.workers,
+    serde_json::json!({
+        "bind": bind,
+        "workers": workers,
         "drain": {
-            "termination_seconds": seconds(settings.drain.termination),
-            "minimum_seconds": seconds(settings.drain.minimum),
-            "exit_on_zero_active_connections": settings.drain.exit_on_zero,
+            "termination_seconds": seconds(drain.termination),
+            "minimum_seconds": seconds(drain.minimum),
+            "exit_on_zero_active_connections": drain.exit_on_zero,
         },
         "limits": {
-            "connect_seconds": seconds(settings.limits.connect),
-            "idle_seconds": seconds(settings.limits.idle),
-            "head_seconds": seconds(settings.limits.head),
-            "head_bytes": settings.limits.head_bytes,
+            "maxConnections": shares.connections,
+            "maxIdleUpstreams": shares.idle,
+            "connectTimeout": seconds(limits.connect),
+            "idleTimeout": seconds(limits.idle),
+            "headTimeout": seconds(limits.head),
+            "requestTimeout": limits.request.map(seconds),
+            "maxHeadBytes": limits.head_bytes,
+            "maxHeaders": limits.headers,
+            "maxStreams": limits.streams,
+            "streamWindowBytes": limits.stream_window,
+            "connectionWindowBytes": limits.connection_window,
+            "maxReplayBytes": limits.replay_bytes,
         },
-        "routes": format!("{:?}", settings.routes),
-        "probes": settings.probes.paths().collect::<Vec<_>>(),
+        "routes": format!("{routes:?}"),
+        "probes": probes.paths().collect::<Vec<_>>(),
         "access_log": format!("{policy:?} {format:?}").to_lowercase(),
         "identity": {
-            "workload": settings.identity.workload,
-            "namespace": settings.identity.namespace,
-            "canonical_service": settings.identity.canonical_service,
-            "canonical_revision": settings.identity.canonical_revision,
-            "cluster": settings.identity.cluster,
+            "workload": identity.workload,
+            "namespace": identity.namespace,
+            "canonical_service": identity.canonical_service,
+            "canonical_revision": identity.canonical_revision,
+            "cluster": identity.cluster,
         },
-    });
-    format!("{value:#}\n")
+    })
 }

@@ -21,7 +21,7 @@ use crate::local::LocalExecutor;
 
 /// What is spoken on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Http1,
     /// HTTP/2 without negotiation, as gRPC speaks it.
     Http2,
@@ -31,17 +31,17 @@ pub(super) enum Wire {
 
 /// A response, read to its end or to the limit.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    pub(super) trailers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: HeaderMap,
     /// The body was longer than the limit, and is cut.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// Sends `request` on `stream` and reads at most `limit` bytes of the answer's body. Must run on a local runtime.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     stream: TcpStream,
     wire: Wire,
     request: Request<Bytes>,
@@ -84,16 +84,7 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| describe(&error))?;
-    let exchange = async {
-        let response = sender.send_request(request.map(Full::new)).await.map_err(|error| describe(&error))?;
-        read(response, limit).await
-    };
-    // The connection ends with the exchange: nothing outlives its answer.
-    let connection = async {
-        let _ = connection.await;
-        std::future::pending().await
-    };
-    first(exchange, connection).await
+    exchange(sender.send_request(request.map(Full::new)), connection, limit).await
 }
 
 async fn http2<S>(stream: S, request: Request<Bytes>, limit: usize) -> Result<Answer, String>
@@ -103,23 +94,23 @@ where
     let (mut sender, connection) = hyper::client::conn::http2::handshake(LocalExecutor, TokioIo::new(stream))
         .await
         .map_err(|error| describe(&error))?;
-    let exchange = async {
-        let response = sender.send_request(request.map(Full::new)).await.map_err(|error| describe(&error))?;
-        read(response, limit).await
-    };
-    let connection = async {
-        let _ = connection.await;
-        std::future::pending().await
-    };
-    first(exchange, connection).await
+    exchange(sender.send_request(request.map(Full::new)), connection, limit).await
 }
 
-async fn first<T>(exchange: impl Future<Output = T>, connection: impl Future<Output = T>) -> T {
-    let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
+/// Drives `connection` until the response has been read: nothing outlives its answer.
+async fn exchange(
+    sent: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
+    connection: impl Future,
+    limit: usize,
+) -> Result<Answer, String> {
+    let answer = async { read(sent.await.map_err(|error| describe(&error))?, limit).await };
+    let (mut answer, mut connection) = (pin!(answer), pin!(connection));
     tokio::select! {
-        done = &mut exchange => done,
-        never = &mut connection => never,
+        answer = &mut answer => return answer,
+        _ = &mut connection => {}
     }
+    // Its last words may have come with the connection's end.
+    answer.await
 }
 
 async fn read(response: http::Response<Incoming>, limit: usize) -> Result<Answer, String> {

@@ -1,7 +1,7 @@
 //! Readiness, metrics and the orders that a pod may give its sidecar, over HTTP.
 
 pub mod admin;
-mod client;
+pub(crate) mod client;
 pub mod probes;
 pub mod scrape;
 

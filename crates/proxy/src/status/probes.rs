@@ -11,8 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use serde::Deserialize;
 
 use super::client::{self, Answer, Wire};
-use crate::destination::Direction;
-use crate::upstream;
+use crate::upstream::{self, Source};
 
 /// Longest body that is passed on to the kubelet, as the kubelet reads no more.
 const BODY_LIMIT: usize = 10 * 1024;
@@ -140,16 +139,16 @@ impl Probes {
 
     async fn connect(&self, port: u16) -> Result<tokio::net::TcpStream, String> {
         let addresses = match self.target {
-            Target::Pod(address) => vec![(Direction::Inbound, address)],
+            Target::Pod(address) => vec![(Source::Inbound, address)],
             Target::Localhost => vec![
-                (Direction::Outbound, IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                (Direction::Outbound, IpAddr::V6(Ipv6Addr::LOCALHOST)),
+                (Source::Any, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                (Source::Any, IpAddr::V6(Ipv6Addr::LOCALHOST)),
             ],
         };
         let mut last = String::new();
-        for (direction, address) in addresses {
+        for (source, address) in addresses {
             let address = SocketAddr::new(address, port);
-            match upstream::connect(direction, address, NO_TIMEOUT).await {
+            match upstream::connect(source, address, NO_TIMEOUT).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = format!("cannot connect to {address}: {error}"),
             }

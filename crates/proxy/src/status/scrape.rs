@@ -8,10 +8,9 @@ use http::{HeaderMap, Request, StatusCode, header};
 use serde::Deserialize;
 
 use super::client::{self, Answer, Wire};
-use crate::destination::Direction;
 use crate::settings::Ports;
 use crate::telemetry::{Counter, Text};
-use crate::upstream;
+use crate::upstream::{self, Source};
 
 /// Longest exposition of one application that is merged.
 const LIMIT: usize = 10 << 20;
@@ -180,7 +179,7 @@ async fn scrape(port: u16, request: Result<Request<Bytes>, String>) -> Result<An
     for address in
         [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]
     {
-        match upstream::connect(Direction::Outbound, address, PATIENCE).await {
+        match upstream::connect(Source::Any, address, PATIENCE).await {
             Ok(stream) => {
                 let answer = client::ask(stream, Wire::Http1, request, LIMIT).await?;
                 return match (answer.status, answer.cut) {

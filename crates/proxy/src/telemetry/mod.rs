@@ -1,6 +1,8 @@
 //! Counters and their text. Each worker has a [`Shard`] of its own, so that counting shares nothing; whoever asks
 //! for the text adds the shards up.
 
+pub mod connections;
+mod flag;
 pub mod http;
 
 use std::fmt::Write as _;
@@ -10,6 +12,8 @@ use std::time::Instant;
 
 use crate::destination::{Direction, Loop};
 use crate::identity::Identity;
+
+pub use flag::{Flag, Limit};
 
 /// A number that only grows, written by one thread and read by any.
 #[derive(Debug, Default)]
@@ -24,50 +28,6 @@ impl Counter {
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
-    }
-}
-
-/// How a connection ended, by the names that Envoy's users know as response flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flag {
-    /// `-`: both sides finished.
-    None,
-    /// `UF`: the upstream connection failed.
-    UpstreamFailed,
-    /// `UC`: the upstream broke the connection.
-    UpstreamReset,
-    /// `DC`: the downstream broke the connection.
-    DownstreamReset,
-    /// `SI`: nothing was said for too long.
-    Idle,
-    /// `DPE`: the downstream does not keep to its protocol.
-    DownstreamProtocol,
-    /// `UPE`: the upstream does not keep to its protocol.
-    UpstreamProtocol,
-}
-
-impl Flag {
-    const ALL: [Flag; 7] = [
-        Flag::None,
-        Flag::UpstreamFailed,
-        Flag::UpstreamReset,
-        Flag::DownstreamReset,
-        Flag::Idle,
-        Flag::DownstreamProtocol,
-        Flag::UpstreamProtocol,
-    ];
-
-    /// The short name that stands in metrics and access logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Flag::None => "-",
-            Flag::UpstreamFailed => "UF",
-            Flag::UpstreamReset => "UC",
-            Flag::DownstreamReset => "DC",
-            Flag::Idle => "SI",
-            Flag::DownstreamProtocol => "DPE",
-            Flag::UpstreamProtocol => "UPE",
-        }
     }
 }
 
@@ -94,6 +54,8 @@ pub struct Side {
     pub reused: Counter,
     /// Requests that were sent again, because nobody had read them.
     pub retried: Counter,
+    /// How often each [`Limit`] was met.
+    limits: [Counter; Limit::ALL.len()],
 }
 
 /// A captured connection, as long as it is active.
@@ -123,6 +85,16 @@ impl Side {
         self.refused[reason as usize].add(1);
     }
 
+    /// Counts that `limit` was met.
+    pub fn met(&self, limit: Limit) {
+        self.limits[limit as usize].add(1);
+    }
+
+    /// How often `limit` was met.
+    pub fn times_met(&self, limit: Limit) -> u64 {
+        self.limits[limit as usize].get()
+    }
+
     /// Captured connections that have not ended.
     pub fn active(&self) -> u64 {
         // Ends first: a connection that begins in between must not make the difference negative.
@@ -141,6 +113,8 @@ pub struct Shard {
     pub outbound: Side,
     /// HTTP requests of both directions.
     pub requests: http::Requests,
+    /// What is being carried now.
+    pub connections: connections::Connections,
 }
 
 impl Shard {
@@ -164,6 +138,24 @@ pub struct Dns {
     pub failures: Counter,
 }
 
+/// What became of sampled spans.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// The collector took them.
+    pub exported: Counter,
+    /// They waited in vain, or the collector refused them.
+    pub dropped: Counter,
+}
+
+/// What became of changes of the settings' file.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// The new settings are in force.
+    pub taken: Counter,
+    /// The last good settings stay.
+    pub refused: Counter,
+}
+
 /// All workers' counters and the labels that they share.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -172,6 +164,10 @@ pub struct Telemetry {
     started: Instant,
     /// What DNS counts.
     pub dns: Arc<Dns>,
+    /// What became of changes of the settings' file.
+    pub reloads: Reloads,
+    /// What became of sampled spans.
+    pub spans: Arc<Spans>,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
@@ -181,7 +177,14 @@ impl Telemetry {
     /// Counters for `workers` workers of the pod `identity`.
     pub fn new(workers: usize, identity: Identity) -> Telemetry {
         let shards = (0..workers).map(|_| Arc::new(Shard::default())).collect();
-        Telemetry { shards, identity, started: Instant::now(), dns: Arc::default() }
+        Telemetry {
+            shards,
+            identity,
+            started: Instant::now(),
+            dns: Arc::default(),
+            reloads: Reloads::default(),
+            spans: Arc::default(),
+        }
     }
 
     /// The counters of worker number `worker`, counted from 0.
@@ -192,6 +195,11 @@ impl Telemetry {
     /// Connections that are being carried now.
     pub fn active(&self) -> u64 {
         DIRECTIONS.iter().map(|direction| self.sum(*direction, Side::active)).sum()
+    }
+
+    /// What is being carried now, by worker.
+    pub fn connections(&self) -> Vec<Vec<connections::Connection>> {
+        self.shards.iter().map(|shard| shard.connections.all()).collect()
     }
 
     /// Time since the proxy started.
@@ -219,6 +227,32 @@ impl Telemetry {
             for reason in LOOPS {
                 let labels = format!("reporter=\"{}\",reason=\"{}\"", direction.reporter(), reason.reason());
                 text.line(name, &labels, self.sum(direction, |side| side.refused[reason as usize].get()));
+            }
+        }
+        let name = "outrigger_limits_met_total";
+        text.family(name, "counter", "How often a limit was met, by the name of its setting.");
+        for direction in DIRECTIONS {
+            for limit in Limit::ALL {
+                let labels = format!("reporter=\"{}\",limit=\"{}\"", direction.reporter(), limit.name());
+                text.line(name, &labels, self.sum(direction, |side| side.times_met(limit)));
+            }
+        }
+        let (reloads, spans) = (&self.reloads, &self.spans);
+        for (name, help, results) in [
+            (
+                "outrigger_reloads_total",
+                "Changes of the settings' file, by what became of them.",
+                [("taken", &reloads.taken), ("refused", &reloads.refused)],
+            ),
+            (
+                "outrigger_spans_total",
+                "Sampled spans, by what became of them.",
+                [("exported", &spans.exported), ("dropped", &spans.dropped)],
+            ),
+        ] {
+            text.family(name, "counter", help);
+            for (result, count) in results {
+                text.line(name, &format!("result=\"{result}\""), count.get());
             }
         }
         type Value = fn(&Side) -> u64;

@@ -40,6 +40,34 @@ table inet capture {
   }
 }";
 
+/// The same for TPROXY: inbound connections keep their addresses.
+const TRANSPARENT: &str = "
+table inet capture {
+  chain prerouting {
+    type filter hook prerouting priority mangle;
+    meta l4proto tcp meta mark 1337 ct mark set mark
+    meta l4proto tcp meta mark 1337 return
+    iifname lo meta mark != 1338 return
+    tcp dport { 15020, 15021, 15090 } return
+    meta l4proto tcp ct state related,established meta mark set 1337 accept
+    meta nfproto ipv4 ip daddr != 127.0.0.1 meta l4proto tcp tproxy ip to :15006 meta mark set 1337 accept
+    meta nfproto ipv6 ip6 daddr != ::1 meta l4proto tcp tproxy ip6 to :15006 meta mark set 1337 accept
+  }
+  chain steer {
+    type route hook output priority mangle;
+    oifname lo meta mark 1337 return
+    oifname lo ip daddr != 127.0.0.1 meta skgid 1337 meta mark set 1338
+    oifname lo ip6 daddr != ::1 meta skgid 1337 meta mark set 1338
+    meta l4proto tcp ct mark 1337 meta mark set ct mark
+  }
+  chain output {
+    type nat hook output priority -100;
+    meta skgid 1337 return
+    oifname lo return
+    meta l4proto tcp redirect to :15001
+  }
+}";
+
 const SERVICE: &str = "
 table ip service {
   chain prerouting {
@@ -122,6 +150,20 @@ pub struct Pod {
 
 impl Pod {
     pub fn new() -> Pod {
+        Pod::captured(CAPTURE)
+    }
+
+    /// A pod whose inbound connections are captured by TPROXY.
+    pub fn transparent() -> Pod {
+        let pod = Pod::captured(TRANSPARENT);
+        for family in ["-4", "-6"] {
+            pod.inside.run("ip", &[family, "rule", "add", "fwmark", "1337", "lookup", "133"]);
+            pod.inside.run("ip", &[family, "route", "add", "local", "default", "dev", "lo", "table", "133"]);
+        }
+        pod
+    }
+
+    fn captured(rules: &str) -> Pod {
         assert!(
             rustix::process::geteuid().is_root(),
             "the feature netns-tests makes network namespaces: run these tests as root, or without the feature"
@@ -144,7 +186,7 @@ impl Pod {
         // The kernel finishes IPv6 addresses on its own time.
         inside.await_routes(&["local fd09::2 ", "local ::6 ", "multicast ff00::/8 dev eth0 "]);
         peer.await_routes(&["local fd09::1 ", "multicast ff00::/8 dev eth0 "]);
-        inside.rules(CAPTURE);
+        inside.rules(rules);
         peer.rules(SERVICE);
         peer.run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
         let folder = std::env::temp_dir().join(format!("outrigger-netns-{id}"));
@@ -159,6 +201,15 @@ impl Pod {
     /// Starts the sidecar as its own user, with `env`.
     pub fn sidecar(&self, env: &[(&str, &str)]) -> Sidecar {
         self.start(&[], env)
+    }
+
+    /// Starts the sidecar as TPROXY wants it: as root, known by its group, and allowed to speak in others' names.
+    pub fn transparent_sidecar(&self) -> Sidecar {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.inside.name, "setpriv", "--regid=1337", "--clear-groups"]);
+        command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]);
+        command.env("ISTIO_META_INTERCEPTION_MODE", "TPROXY");
+        Sidecar::start(command)
     }
 
     /// Starts the sidecar with at most `count` file descriptors.
