@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The folder that `tests/kubernetes/up` filled.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("OUTRIGGER_TEST_CLUSTER") {
         return folder.into();
     }

@@ -14,5 +14,6 @@ mod install;
 mod merge_keys;
 mod pods;
 mod policy;
+mod services;
 mod traffic;
 mod workloads;

@@ -50,20 +50,25 @@ pub const ECHO: [&str; 6] = ["nc", "-ll", "-p", "9000", "-e", "cat"];
 
 /// What the proxy in a pod counted, read from one of its other containers.
 #[derive(Debug)]
-struct Metrics(String);
+pub struct Metrics(String);
 
 impl Metrics {
-    fn read(namespace: &Namespace, pod: &str, container: &str) -> Metrics {
+    pub fn read(namespace: &Namespace, pod: &str, container: &str) -> Metrics {
         let url = "http://127.0.0.1:15090/stats/prometheus";
         Metrics(namespace.kubectl(&["exec", pod, "-c", container, "--", "wget", "-qO-", url]).stdout)
     }
 
     /// The sum of the series `name` that have all of these labels, each as `label="value"`.
-    fn sum(&self, name: &str, labels: &[&str]) -> u64 {
+    pub fn sum(&self, name: &str, labels: &[&str]) -> u64 {
         let lines = self.0.lines().filter(|line| {
             line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
         });
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// TCP connections that were opened, of the series that have the label `reporter`.
+    pub fn tcp_opened(&self, reporter: &str) -> u64 {
+        self.sum("istio_tcp_connections_opened_total", &[reporter])
     }
 
     /// TCP connections of one direction: `source` for what the application opened, `destination` for what was opened

@@ -1,7 +1,8 @@
-//! The command line: `proxy`, `wait`, `request`, `version`, as Istio's `pilot-agent` has them.
+//! The command line: `proxy`, `wait`, `request`, `istio-iptables`, `version`, as Istio's `pilot-agent` has them.
 
 mod arguments;
 mod ask;
+mod capture;
 mod proxy;
 mod request;
 mod wait;
@@ -30,6 +31,7 @@ Commands:
       --requestTimeoutMillis N   500
   request METHOD PATH [BODY]   ask the sidecar and print its answer (for preStop)
       --debug-port N             15000 (default), 15004, 15020 or 15021
+  istio-iptables [OPTION…]     program capture, as outrigger-init does (for init containers)
   version                      print the version
 ";
 
@@ -43,6 +45,7 @@ pub fn run(args: Vec<String>) -> ExitCode {
         "proxy" => proxy::run(&Arguments::parse(rest, proxy::FLAGS, proxy::SWITCHES)),
         "wait" => wait::run(&Arguments::parse(rest, wait::FLAGS, &[])),
         "request" => request::run(&Arguments::parse(rest, request::FLAGS, &[])),
+        "istio-iptables" => capture::run(rest),
         "version" | "--version" | "-V" => {
             println!("outrigger-proxy {}", env!("CARGO_PKG_VERSION"));
             Ok(())
