@@ -86,8 +86,8 @@ impl Templates {
         check::all(&parsed)?;
         for (name, text) in texts {
             // Where writing out makes no template, the one with partials serves.
-            let template = parse(name, &inline::inline(text, &pack.partials));
-            let template = template.ok().or_else(|| parsed.get(&template_key(name)).cloned());
+            let template = inline::compile(text, &pack.partials);
+            let template = template.or_else(|| parsed.get(&template_key(name)).cloned());
             if let Some(template) = template {
                 registry.register_template(&inline_key(name), template);
             }
