@@ -16,6 +16,7 @@ const ANNOTATIONS: [(&str, &str, &str); 4] = [
 /// `replaced`: what Istio gives, where one annotation takes the place of all values (null where nothing is set).
 /// `merged`: the values, with the fields that annotations set. A default gives way where an annotation asks for more
 /// than the default limit, or limits to less than the default request: Kubernetes takes no request over its limit.
+/// Quantities are as Kubernetes writes them.
 pub(super) fn resources(input: &Input) -> Value {
     let mut annotated = Map::new();
     for (annotation, kind, resource) in ANNOTATIONS {
@@ -24,12 +25,25 @@ pub(super) fn resources(input: &Input) -> Value {
             kind[resource] = Value::from(quantity);
         }
     }
-    let replaced = if annotated.is_empty() {
+    let mut replaced = if annotated.is_empty() {
         without_nulls(&input.global["proxy"]["resources"]).unwrap_or(Value::Null)
     } else {
         Value::Object(annotated.clone())
     };
-    json!({"replaced": replaced, "merged": merged(input, &annotated)})
+    let mut merged = merged(input, &annotated);
+    canonical(&mut replaced);
+    canonical(&mut merged);
+    json!({"replaced": replaced, "merged": merged})
+}
+
+fn canonical(resources: &mut Value) {
+    for kind in ["requests", "limits"] {
+        for (_, quantity) in resources.get_mut(kind).and_then(Value::as_object_mut).into_iter().flatten() {
+            if let Some(canonical) = quantity.as_str().and_then(quantity::canonical) {
+                *quantity = canonical.into();
+            }
+        }
+    }
 }
 
 fn merged(input: &Input, annotated: &Map<String, Value>) -> Value {
