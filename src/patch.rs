@@ -4,19 +4,21 @@
 //! in front of others costs one `add`. Where spelling out the changes of a list would be longer than the list, it
 //! is replaced.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 use serde_json::Value;
 
 /// One operation of RFC 6902.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
-pub enum Operation {
+pub enum Operation<'a> {
     /// Adds a field, or an item before the one at this index.
     Add {
         /// JSON pointer (RFC 6901).
         path: String,
         /// What is added.
-        value: Value,
+        value: &'a Value,
     },
     /// Takes a field or an item away.
     Remove {
@@ -28,7 +30,7 @@ pub enum Operation {
         /// JSON pointer (RFC 6901).
         path: String,
         /// What stands there afterwards.
-        value: Value,
+        value: &'a Value,
     },
 }
 
@@ -36,32 +38,68 @@ pub enum Operation {
 const MAX_PAIRS: usize = 250_000;
 
 /// The operations that turn `before` into `after`, in order; none where they are equal.
-pub fn diff(before: &Value, after: &Value) -> Vec<Operation> {
+pub fn diff<'a>(before: &Value, after: &'a Value) -> Vec<Operation<'a>> {
     let mut operations = Vec::new();
-    compare(before, after, &mut String::new(), &mut operations);
+    compare(before, after, &Path::Root, &mut operations);
     operations
 }
 
-fn compare(before: &Value, after: &Value, path: &mut String, operations: &mut Vec<Operation>) {
+/// Where two values are compared, kept as links so that only what differs costs a string.
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    /// As JSON pointer (RFC 6901).
+    fn pointer(&self) -> String {
+        let mut pointer = String::with_capacity(64);
+        self.write(&mut pointer);
+        pointer
+    }
+
+    fn write(&self, pointer: &mut String) {
+        match self {
+            Self::Root => {}
+            Self::Field(parent, key) => {
+                parent.write(pointer);
+                pointer.push('/');
+                for c in key.chars() {
+                    match c {
+                        '~' => pointer.push_str("~0"),
+                        '/' => pointer.push_str("~1"),
+                        c => pointer.push(c),
+                    }
+                }
+            }
+            Self::Item(parent, index) => {
+                parent.write(pointer);
+                let _ = write!(pointer, "/{index}");
+            }
+        }
+    }
+}
+
+fn compare<'a>(before: &Value, after: &'a Value, path: &Path, operations: &mut Vec<Operation<'a>>) {
     match (before, after) {
         (Value::Object(old), Value::Object(new)) => {
             for (key, value) in old {
-                descend(path, key, |path| match new.get(key) {
-                    Some(new) => compare(value, new, path, operations),
-                    None => operations.push(Operation::Remove { path: path.clone() }),
-                });
+                let path = Path::Field(path, key);
+                match new.get(key) {
+                    Some(new) => compare(value, new, &path, operations),
+                    None => operations.push(Operation::Remove { path: path.pointer() }),
+                }
             }
             for (key, value) in new.iter().filter(|(key, _)| !old.contains_key(*key)) {
-                descend(path, key, |path| {
-                    operations.push(Operation::Add { path: path.clone(), value: value.clone() });
-                });
+                operations.push(Operation::Add { path: Path::Field(path, key).pointer(), value });
             }
         }
         (Value::Array(old), Value::Array(new)) if old != new => {
             let start = operations.len();
             compare_lists(old, new, path, operations);
             // Spelling it out may be longer than saying it anew.
-            let replace = Operation::Replace { path: path.clone(), value: after.clone() };
+            let replace = Operation::Replace { path: path.pointer(), value: after };
             if operations.len() > start + 1
                 && length(&operations[start..]) > length(std::slice::from_ref(&replace))
             {
@@ -70,45 +108,25 @@ fn compare(before: &Value, after: &Value, path: &mut String, operations: &mut Ve
             }
         }
         _ if before != after => {
-            operations.push(Operation::Replace { path: path.clone(), value: after.clone() });
+            operations.push(Operation::Replace { path: path.pointer(), value: after });
         }
         _ => {}
     }
 }
 
-/// Calls `f` with the path of a child (RFC 6901), and leaves the path as it was.
-fn descend(path: &mut String, key: &str, f: impl FnOnce(&mut String)) {
-    let length = path.len();
-    path.push('/');
-    for c in key.chars() {
-        match c {
-            '~' => path.push_str("~0"),
-            '/' => path.push_str("~1"),
-            c => path.push(c),
-        }
-    }
-    f(path);
-    path.truncate(length);
-}
-
-fn compare_lists(old: &[Value], new: &[Value], path: &mut String, operations: &mut Vec<Operation>) {
+fn compare_lists<'a>(old: &[Value], new: &'a [Value], path: &Path, operations: &mut Vec<Operation<'a>>) {
     // `at` is where the next item stands in the list as patched so far.
     let mut at = 0;
     for step in align(old, new) {
+        let path = Path::Item(path, at);
         match step {
             Step::Keep(i, j) => {
-                descend(path, &at.to_string(), |path| compare(&old[i], &new[j], path, operations));
+                compare(&old[i], &new[j], &path, operations);
                 at += 1;
             }
-            Step::Remove => {
-                descend(path, &at.to_string(), |path| {
-                    operations.push(Operation::Remove { path: path.clone() })
-                });
-            }
+            Step::Remove => operations.push(Operation::Remove { path: path.pointer() }),
             Step::Add(j) => {
-                descend(path, &at.to_string(), |path| {
-                    operations.push(Operation::Add { path: path.clone(), value: new[j].clone() });
-                });
+                operations.push(Operation::Add { path: path.pointer(), value: &new[j] });
                 at += 1;
             }
         }
@@ -237,9 +255,9 @@ mod tests {
     #[test]
     fn long_changed_lists_are_replaced_whole() {
         let before: Vec<u32> = (0..40).collect();
-        let after: Vec<u32> = (100..140).collect();
-        let operations = diff(&json!(before), &json!(after));
-        assert_eq!(operations, [Operation::Replace { path: String::new(), value: json!(after) }]);
+        let after = json!((100..140).collect::<Vec<u32>>());
+        let operations = diff(&json!(before), &after);
+        assert_eq!(operations, [Operation::Replace { path: String::new(), value: &after }]);
     }
 
     #[test]

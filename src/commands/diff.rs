@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use outrigger::{patch, yaml};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::inject::{inject, injector};
@@ -50,7 +50,8 @@ struct Change {
     file: String,
     document: usize,
     line: usize,
-    patch: Vec<patch::Operation>,
+    /// Operations of RFC 6902.
+    patch: Value,
 }
 
 impl Diff {
@@ -86,7 +87,7 @@ fn change(parsed: &Parsed, before: &Value, after: &Value) -> Change {
         file: parsed.stream.to_owned(),
         document: parsed.document.number,
         line: parsed.document.first_line_of_content(),
-        patch: patch::diff(before, after),
+        patch: json!(patch::diff(before, after)),
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! The steps are Istio's, in its order, one file each; a step acts on what is there, whichever pack put it there.
 
-mod cache;
 mod cluster;
 mod data;
 mod mesh;
@@ -14,28 +13,35 @@ mod prometheus;
 mod proxy_config;
 mod quantity;
 mod render;
-mod shape;
+mod replicas;
+mod sent;
+pub(crate) mod shape;
 mod status;
 mod user;
 mod validate;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use outrigger_contract::STATUS_ANNOTATION;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::merge;
+use crate::patch;
 use crate::policy::{self, Decision, Facts, Reason};
 use crate::settings::{NATIVE_SIDECARS_SINCE, Settings};
 use crate::template::{Library, Sources};
 use crate::uninject;
-use cache::Cache;
 use mesh::Mesh;
 use overrides::Overrides;
 pub use owner::Owner;
 use proxy_config::ProxyConfig;
-use render::Rendered;
-use status::Status;
+use render::{Contexts, Rendered};
+pub use replicas::Patched;
+use replicas::{Made, Patch, Replicas};
+use sent::Sent;
+use status::{Added, Status};
 use user::User;
 
 /// Annotation with which a pod chooses its templates, comma separated.
@@ -46,7 +52,7 @@ pub const NATIVE_ANNOTATION: &str = "sidecar.istio.io/nativeSidecar";
 pub const PROXY_CONFIG_ANNOTATION: &str = "proxy.istio.io/config";
 
 /// What the injector knows about a pod besides the pod.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Request<'a> {
     /// Namespace of the request; empty where it is not known. The pod's own namespace, if set, comes first.
     pub namespace: &'a str,
@@ -78,14 +84,18 @@ pub enum Error {
     /// `failurePolicy` decides.
     #[error("{0}")]
     Internal(String),
+    /// What was sent is no JSON object.
+    #[error("{0}")]
+    NoObject(String),
 }
 
 impl Error {
-    /// The same, of this pod.
-    fn of(self, subject: &str) -> Self {
+    /// The same in other words.
+    fn map(self, f: impl FnOnce(String) -> String) -> Self {
         match self {
-            Self::Refused(message) => Self::Refused(format!("{subject}: {message}")),
-            Self::Internal(message) => Self::Internal(format!("{subject}: {message}")),
+            Self::Refused(message) => Self::Refused(f(message)),
+            Self::Internal(message) => Self::Internal(f(message)),
+            Self::NoObject(message) => Self::NoObject(f(message)),
         }
     }
 }
@@ -104,9 +114,10 @@ pub struct Injector {
     mesh: Mesh,
     /// The templates' data that is the same for all pods.
     base: Map<String, Value>,
+    contexts: Contexts,
     /// Whether sidecars are native ones where a pod says nothing else.
     native: bool,
-    cache: Cache,
+    replicas: Replicas,
 }
 
 impl Injector {
@@ -154,7 +165,8 @@ impl Injector {
             "compliancePolicy": settings.compliance_policy,
         });
         let base = base.as_object().cloned().unwrap_or_default();
-        Ok(Self { settings, templates, mesh, base, native, cache: Cache::default() })
+        let (contexts, replicas) = (Contexts::default(), Replicas::default());
+        Ok(Self { settings, templates, mesh, base, contexts, native, replicas })
     }
 
     /// The settings that it was made from.
@@ -200,15 +212,47 @@ impl Injector {
         if !decision.inject() {
             return Ok(Injection { decision, pod: None });
         }
-        let mut injected = shape::check(pod)
-            .map_err(Error::Refused)
+        let mut injected = shape::pod(&shape::At::root(pod))
+            .map_err(|problem| Error::Refused(problem.to_string()))
             .and_then(|()| self.run(pod, request))
-            .map_err(|e| e.of(&subject(pod, request)))?;
+            .map_err(|e| e.map(|message| format!("{}: {message}", subject(pod, request))))?;
         if self.keeps_record() {
             uninject::leave_record(pod, &mut injected);
         }
         let pod = (injected != *pod).then_some(injected);
         Ok(Injection { decision, pod })
+    }
+
+    /// The patch of a pod as the API server sent it: JSON, a Pod. The replicas of a workload get theirs at once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn patch(&self, pod: &str, request: &Request) -> Result<Patched, Error> {
+        let sent = Sent::new(pod);
+        let random = sent.random.unwrap_or_default();
+        let internal = |e: serde_json::Error| Error::Internal(e.to_string());
+        let seen = sent.seen(request).map_err(internal)?;
+        if let Some(made) = self.replicas.get(&seen.text) {
+            return Patched::new(made, random).map_err(internal);
+        }
+        let made =
+            self.make(seen.pod(), request).map_err(|e| e.map(|message| sent::restore(&message, random)))?;
+        let made = Arc::new(made);
+        self.replicas.keep(seen.text, &made);
+        Patched::new(made, random).map_err(internal)
+    }
+
+    fn make(&self, pod: &str, request: &Request) -> Result<Made, Error> {
+        let pod: Value = serde_json::from_str(pod).map_err(|e| Error::NoObject(e.to_string()))?;
+        if !pod.is_object() {
+            return Err(Error::NoObject("it is no map".to_owned()));
+        }
+        let generate_name = pod["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+        let Injection { decision, pod: injected } = self.inject(&pod, request)?;
+        let operations = injected.as_ref().map(|injected| patch::diff(&pod, injected)).unwrap_or_default();
+        let patch = (!operations.is_empty()).then(|| Patch::new(&operations)).transpose();
+        let patch = patch.map_err(|e| Error::Internal(format!("{}: {e}", subject(&pod, request))))?;
+        Ok(Made { decision, generate_name, patch })
     }
 
     fn run(&self, pod: &Value, request: &Request) -> Result<Value, Error> {
@@ -219,31 +263,32 @@ impl Injector {
         let sent = self.without_platforms_user(pod, request, status.as_ref());
         let kept = Overrides::kept(&sent).map_err(bad_template_input)?;
         let proxy_config = self.proxy_config(&sent).map_err(bad_template_input)?;
-        let seen = self.without_injection(&sent, status.as_ref(), &kept);
         let values = &self.base["values"];
         let environment =
             cluster::environment(&values["global"], request.environment, &sent["metadata"]["labels"]);
-        let own = Owner::of(&seen);
-        let rendered = self.rendered(&data::PodData {
-            pod: &seen,
+        let mut injected = sent.clone().into_owned();
+        let mut before = status.as_ref().map(|status| self.without_injection(&sent, status, &kept));
+        let seen = before.as_mut().unwrap_or(&mut injected);
+        let own = Owner::of(seen);
+        let about = data::About {
             namespace: facts(pod, request).namespace,
             workload: request.owner.unwrap_or(&own),
-            native: self.native(&seen),
+            native: self.native(seen),
             proxy_config: &proxy_config,
             user: User::new(&self.settings.platform, request.namespace_metadata),
-        })?;
+        };
+        let Rendered { overlays, added } = self.render(seen, &self.template_names(&sent), &about)?;
 
-        let mut injected = sent.clone().into_owned();
-        for overlay in &rendered.overlays {
-            if rendered.has_native_sidecar() {
+        for overlay in overlays {
+            if added.has_native_sidecar() {
                 render::move_sidecar(&mut injected);
             }
-            merge::pod(&mut injected, overlay.clone()).map_err(internal)?;
+            merge::pod(&mut injected, overlay).map_err(internal)?;
         }
         if let Some(status) = &status {
             status.keep_volumes(&mut injected, &sent);
         }
-        let overrides = kept.clone().apply(&mut injected, &sent, &rendered.all, status.as_ref());
+        let overrides = kept.clone().apply(&mut injected, &sent, &added, status.as_ref());
         if let Some(annotation) = overrides.to_annotation().filter(|_| overrides != kept) {
             injected["metadata"]["annotations"][overrides::ANNOTATION] = annotation.into();
         }
@@ -262,7 +307,7 @@ impl Injector {
         prometheus::secure_port(&mut injected);
         let rewrites = values["sidecarInjectorWebhook"]["rewriteAppHTTPProbe"] == true;
         probes::rewrite(&mut injected, &self.mesh, rewrites);
-        self.annotate(&mut injected, &rendered);
+        self.annotate(&mut injected, &added);
         order::order(&mut injected, self.place(&sent));
         Ok(injected)
     }
@@ -283,22 +328,14 @@ impl Injector {
     }
 
     /// The pod as its author sent it, as far as an earlier injection lets it be told.
-    fn without_injection<'a>(
-        &self,
-        sent: &'a Value,
-        status: Option<&Status>,
-        kept: &Overrides,
-    ) -> Cow<'a, Value> {
-        let mut seen = Cow::Borrowed(sent);
-        if let Some(status) = status {
-            let pod = seen.to_mut();
-            status.strip(pod);
-            if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
-                prometheus::strip(annotations, &self.mesh);
-            }
-            kept.reinsert(pod);
+    fn without_injection(&self, sent: &Value, status: &Status, kept: &Overrides) -> Value {
+        let mut before = sent.clone();
+        status.strip(&mut before);
+        if let Some(annotations) = before["metadata"]["annotations"].as_object_mut() {
+            prometheus::strip(annotations, &self.mesh);
         }
-        seen
+        kept.reinsert(&mut before);
+        before
     }
 
     fn proxy_config(&self, pod: &Value) -> Result<Cow<'_, ProxyConfig>, String> {
@@ -328,9 +365,9 @@ impl Injector {
         if hold { order::Place::First } else { order::Place::Last }
     }
 
-    fn annotate(&self, pod: &mut Value, rendered: &Rendered) {
+    fn annotate(&self, pod: &mut Value, added: &Added) {
         let annotations = &mut pod["metadata"]["annotations"];
-        annotations[STATUS_ANNOTATION] = status::record(&rendered.all, &self.settings.revision).into();
+        annotations[STATUS_ANNOTATION] = added.record(&self.settings.revision).into();
         for (key, value) in &self.settings.injected_annotations {
             annotations[key] = Value::from(value.as_str());
         }

@@ -7,7 +7,7 @@ use outrigger_contract::PROXY_CONTAINER;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::status::Status;
+use super::status::{Added, Status};
 use crate::merge;
 
 /// Annotation that keeps the containers.
@@ -66,19 +66,18 @@ impl Overrides {
 
     /// Merges what a pod already has of the injected containers over them, and gives the author's own.
     ///
-    /// `sent` is the pod before injection, `rendered` what the templates gave. A container that `status` lists was
+    /// `sent` is the pod before injection, `added` what the templates gave. A container that `status` lists was
     /// injected earlier: it too stays as it is, so that injecting twice changes nothing and what another webhook has
     /// made of it since is not undone, but it is no author's.
     pub(super) fn apply(
         mut self,
         pod: &mut Value,
         sent: &Value,
-        rendered: &Value,
+        added: &Added,
         status: Option<&Status>,
     ) -> Self {
         for list in ["containers", "initContainers"] {
-            for injected in rendered["spec"][list].as_array().into_iter().flatten() {
-                let name = &injected["name"];
+            for name in added.containers(list) {
                 let Some(mut theirs) = find_in(sent, list, name).cloned() else { continue };
                 if theirs["image"] == AUTO
                     && let Some(fields) = theirs.as_object_mut()

@@ -1,9 +1,10 @@
 //! Which workload a pod belongs to, as far as the pod itself tells.
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// The object that a pod was made from: a Deployment, a CronJob, or the Pod itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Owner {
     /// `apps/v1`.
     pub api_version: String,

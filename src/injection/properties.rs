@@ -1,5 +1,7 @@
 //! What holds for every pod, on pods made up.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -196,4 +198,38 @@ proptest! {
             prop_assert!(count(&after) >= count(&before), "{} is lost: {}", value, injected);
         }
     }
+    #[test]
+    fn a_replicas_patch_is_what_injection_alone_would_have_made(pod in pod(), settings in settings(), app in 0..2_usize) {
+        let injector = || Injector::new(Settings::parse(&settings, "test").unwrap()).unwrap();
+        let first = injector();
+        for (namespace, random, time) in [("shop", "aaaaa", 1), ("shop", "zz9z9", 2), ("till", "aaaaa", 2), ("shop", "aaaaa", 3)] {
+            let sent = sent(&pod, app, random, time);
+            let request = Request { namespace, ..Request::default() };
+            let patched = first.patch(&sent.to_string(), &request).unwrap();
+            let alone = injector().inject(&sent, &request).unwrap();
+            prop_assert_eq!(patched.decision(), &alone.decision);
+            let encoded: String = serde_json::from_str(patched.patch().unwrap().get()).unwrap();
+            let operations = STANDARD.decode(encoded).unwrap();
+            prop_assert_eq!(operations.len(), patched.patch_bytes());
+            let operations: json_patch::Patch = serde_json::from_slice(&operations).unwrap();
+            let mut injected = sent.clone();
+            json_patch::patch(&mut injected, &operations).unwrap();
+            prop_assert_eq!(Some(injected), alone.pod);
+        }
+    }
+}
+
+/// A pod as the API server sends it: with the volume of the service account's token, and managed fields.
+fn sent(pod: &Value, app: usize, random: &str, time: u32) -> Value {
+    let mut sent = json!({"kind": "Pod", "apiVersion": "v1"});
+    for (field, value) in pod.as_object().unwrap() {
+        sent[field] = value.clone();
+    }
+    let volume = format!("kube-api-access-{random}");
+    sent["metadata"]["managedFields"] = json!([{"manager": "m", "time": time}]);
+    sent["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": volume, "projected": {}}));
+    let containers = sent["spec"]["containers"].as_array_mut().unwrap();
+    let app = app.min(containers.len() - 1);
+    containers[app]["volumeMounts"] = json!([{"name": volume, "mountPath": "/token"}]);
+    sent
 }

@@ -1,54 +1,80 @@
 //! A pod's templates, rendered.
 
+use std::sync::{Mutex, PoisonError};
+
 use handlebars::Context;
 use outrigger_contract::PROXY_CONTAINER;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::data::{self, PodData};
+use super::data::{self, About};
+use super::status::Added;
 use super::{Error, Injector, TEMPLATES_ANNOTATION};
 use crate::merge;
 
-/// What the templates of one pod rendered: one by one, and merged.
+/// What the templates of one pod rendered.
 #[derive(Debug)]
 pub(super) struct Rendered {
     pub(super) overlays: Vec<Value>,
-    pub(super) all: Value,
+    /// What all of them add.
+    pub(super) added: Added,
 }
 
-impl Rendered {
-    /// Whether the sidecar is an init container.
-    pub(super) fn has_native_sidecar(&self) -> bool {
-        has_sidecar(&self.all, "initContainers")
+/// Data of pods that were rendered, to be used again: most of it is the same for all pods. There are as many as pods
+/// were rendered at once.
+#[derive(Debug, Default)]
+pub(super) struct Contexts(Mutex<Vec<Context>>);
+
+impl Contexts {
+    fn take(&self, base: &Map<String, Value>) -> Context {
+        let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        used.unwrap_or_else(|| Context::from(Value::Object(base.clone())))
+    }
+
+    fn put_back(&self, context: Context) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(context);
     }
 }
 
 impl Injector {
-    /// The overlays of a pod; those of a pod that differs from an earlier one in nothing that templates see are the
-    /// same.
-    pub(super) fn rendered(&self, pod: &PodData) -> Result<std::sync::Arc<Rendered>, Error> {
-        self.cache.get_or_make(pod, || self.render(pod))
-    }
-
-    fn render(&self, pod: &PodData) -> Result<Rendered, Error> {
+    /// The overlays that templates make of a pod, which is as it was afterwards.
+    pub(super) fn render(&self, pod: &mut Value, names: &[&str], about: &About) -> Result<Rendered, Error> {
         let refuse = |e: String| Error::Refused(format!("failed to run injection template: {e}"));
-        let context = Context::from(data::data(&self.base, &self.mesh, pod).map_err(refuse)?);
-        let mut rendered = Rendered { overlays: Vec::new(), all: json!({}) };
-        for name in self.template_names(pod.pod) {
+        for name in names {
             if !self.templates.names().iter().any(|known| known == name) {
                 let have = self.templates.names().join(", ");
                 return Err(refuse(format!("requested template {name:?} not found; have {have}")));
             }
-            let mut overlay =
-                self.templates.render(name, &context).map_err(|e| Error::Internal(e.to_string()))?;
+        }
+        let own = data::own(&self.base["values"]["global"], &self.mesh, pod, about).map_err(refuse)?;
+        let mut context = self.contexts.take(&self.base);
+        data::set(context.data_mut(), own);
+        data::exchange(context.data_mut(), pod);
+        let rendered = self.render_all(names, &context);
+        data::exchange(context.data_mut(), pod);
+        self.contexts.put_back(context);
+        rendered
+    }
+
+    fn render_all(&self, names: &[&str], context: &Context) -> Result<Rendered, Error> {
+        let render =
+            |name: &str| self.templates.render(name, context).map_err(|e| Error::Internal(e.to_string()));
+        let mut overlays = Vec::with_capacity(names.len());
+        let mut all = json!({});
+        for name in names {
+            let mut overlay = render(name)?;
+            if let ([_], true) = (names, merge::is_clean(&overlay)) {
+                let added = Added::by(&overlay);
+                return Ok(Rendered { overlays: vec![overlay], added });
+            }
             // A template that adds to the sidecar need not know where another one has put it.
-            if rendered.has_native_sidecar() {
+            if has_sidecar(&all, "initContainers") {
                 move_sidecar(&mut overlay);
             }
-            merge::pod(&mut rendered.all, overlay.clone())
+            merge::pod(&mut all, overlay.clone())
                 .map_err(|e| Error::Internal(format!("template {name:?}: {e}")))?;
-            rendered.overlays.push(overlay);
+            overlays.push(overlay);
         }
-        Ok(rendered)
+        Ok(Rendered { overlays, added: Added::by(&all) })
     }
 
     /// The templates of a pod: those it names, or the default ones; aliases stand for several.

@@ -1,7 +1,8 @@
 //! The annotation that records a finished injection: what it added, by name.
 
-use outrigger_contract::STATUS_ANNOTATION;
-use serde_json::{Value, json};
+use outrigger_contract::{PROXY_CONTAINER, STATUS_ANNOTATION};
+use serde::Serialize;
+use serde_json::Value;
 
 const LISTS: [&str; 2] = ["containers", "initContainers"];
 
@@ -51,18 +52,52 @@ impl Status {
     }
 }
 
-/// The status annotation's value: the names of what the templates rendered. Absent lists are null, as in Istio.
-pub(super) fn record(rendered: &Value, revision: &str) -> String {
-    let names = |list: &str| match rendered["spec"][list].as_array() {
-        Some(items) if !items.is_empty() => items.iter().map(|item| item["name"].clone()).collect(),
-        _ => Value::Null,
-    };
-    json!({
-        "initContainers": names("initContainers"),
-        "containers": names("containers"),
-        "volumes": names("volumes"),
-        "imagePullSecrets": names("imagePullSecrets"),
-        "revision": revision,
-    })
-    .to_string()
+/// What the templates of a pod add, by name; absent lists are null.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Added {
+    init_containers: Option<Vec<Value>>,
+    containers: Option<Vec<Value>>,
+    volumes: Option<Vec<Value>>,
+    image_pull_secrets: Option<Vec<Value>>,
+}
+
+impl Added {
+    /// By an overlay.
+    pub(super) fn by(overlay: &Value) -> Self {
+        let names = |list: &str| {
+            let items = overlay["spec"][list].as_array().filter(|items| !items.is_empty())?;
+            Some(items.iter().map(|item| item["name"].clone()).collect())
+        };
+        Self {
+            init_containers: names("initContainers"),
+            containers: names("containers"),
+            volumes: names("volumes"),
+            image_pull_secrets: names("imagePullSecrets"),
+        }
+    }
+
+    /// The names in one of the two lists of containers.
+    pub(super) fn containers(&self, list: &str) -> &[Value] {
+        let names = if list == "containers" { &self.containers } else { &self.init_containers };
+        names.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the sidecar is an init container.
+    pub(super) fn has_native_sidecar(&self) -> bool {
+        self.containers("initContainers").iter().any(|name| name == PROXY_CONTAINER)
+    }
+
+    /// The status annotation's value, as Istio writes it.
+    pub(super) fn record(&self, revision: &str) -> String {
+        #[derive(Serialize)]
+        struct Record<'a> {
+            #[serde(flatten)]
+            added: &'a Added,
+            revision: &'a str,
+        }
+        let record = serde_json::to_string(&Record { added: self, revision });
+        // Names and text always serialize.
+        record.unwrap_or_default()
+    }
 }

@@ -149,11 +149,11 @@ fn what_is_no_pod_is_refused_by_field() {
         (json!({"spec": {"containers": [{}]}}), "spec.containers[0].name is missing, and must be a string"),
         (
             json!({"metadata": {"annotations": {"a/b": 1}}, "spec": {"containers": [{"name": "a"}]}}),
-            "metadata.annotations[\"a/b\"] is a number, and must be a string",
+            "metadata.annotations[\"a/b\"] is a number, and must be a string; write it in quotes: \"1\"",
         ),
         (
             json!({"metadata": {"labels": 7}, "spec": {"containers": [{"name": "a"}]}}),
-            "metadata.labels is a number, and must be an object of strings",
+            "metadata.labels is a number, and must be an object",
         ),
         (
             json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i", "env": "x"}]}}),

@@ -11,12 +11,11 @@
 mod json;
 mod object;
 mod output;
-mod shape;
 mod stream;
 
+pub use crate::injection::shape::Problem;
 pub use object::{Object, Pod, objects};
 pub use output::Output;
-pub use shape::Problem;
 pub use stream::{Document, Format, split};
 
 #[cfg(test)]

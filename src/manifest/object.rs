@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::shape::{self, At, Problem};
 use crate::injection::Owner;
+use crate::injection::shape::{self, At, Problem};
 
 /// An object of a document: the document itself, or an item of a List in it.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub fn objects(document: &Value) -> Result<Vec<Object<'_>>, Problem> {
 
 /// `inherited`: API version and kind that a typed list gives to items that name none.
 fn collect<'a>(
-    at: &At<'a>,
+    at: &At<'a, '_>,
     inherited: (&'a str, &'a str),
     into: &mut Vec<Object<'a>>,
 ) -> Result<(), Problem> {
@@ -78,12 +78,12 @@ fn collect<'a>(
             name: if name[0].is_empty() { name[1] } else { name[0] },
             namespace: text(&metadata["namespace"]),
             value,
-            pointer: at.pointer.clone(),
+            pointer: at.pointer(),
         });
         return Ok(());
     };
     let inherited = if item_kind.is_empty() { ("", "") } else { (api_version, item_kind) };
-    at.get("items").items()?.iter().try_for_each(|item| collect(item, inherited, into))
+    at.get("items").items()?.try_for_each(|item| collect(&item, inherited, into))
 }
 
 /// What a list holds: `""` for `v1` `List`, which holds anything; `Deployment` for `DeploymentList`.
@@ -96,6 +96,17 @@ fn list_of<'a>(api_version: &str, kind: &'a str) -> Option<&'a str> {
 fn path_to_pod(api_version: &str, kind: &str) -> Option<&'static [&'static str]> {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     WORKLOADS.iter().find(|(groups, k, _)| *k == kind && groups.contains(&group)).map(|(_, _, path)| *path)
+}
+
+/// The pod at the end of a way, and its pointer.
+fn pod_at<'a>(at: &At<'a, '_>, way: &[&str]) -> Result<(&'a Value, String), Problem> {
+    let Some((key, rest)) = way.split_first() else {
+        shape::pod(at)?;
+        return Ok((at.value, at.pointer()));
+    };
+    let at = at.get(key);
+    at.object()?;
+    pod_at(&at, rest)
 }
 
 impl<'a> Object<'a> {
@@ -112,19 +123,14 @@ impl<'a> Object<'a> {
         let Some(path) = path_to_pod(self.api_version, self.kind) else { return Ok(None) };
         let root = At::root(self.value);
         shape::metadata(&root.get("metadata"))?;
-        let mut at = root;
-        for key in path {
-            at = at.get(key);
-            at.object()?;
-        }
-        shape::pod(&at)?;
+        let (value, pointer) = pod_at(&root, path)?;
         let owner = (!path.is_empty()).then(|| Owner {
             api_version: self.api_version.to_owned(),
             kind: self.kind.to_owned(),
             // A name still to be generated is known but for its end.
             name: self.name.trim_end_matches('-').to_owned(),
         });
-        Ok(Some(Pod { value: at.value, pointer: format!("{}{}", self.pointer, at.pointer), owner }))
+        Ok(Some(Pod { value, pointer: format!("{}{pointer}", self.pointer), owner }))
     }
 
     /// Kind, namespace and name as reports show them: `Deployment default/web`.

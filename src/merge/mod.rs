@@ -221,8 +221,8 @@ fn clean(value: Value, path: &Path) -> Result<Value, Error> {
     })
 }
 
-/// Whether there is nothing to clean, as in most of what a template renders.
-fn is_clean(value: &Value) -> bool {
+/// Whether there is nothing to clean, as in most of what a template renders: merged into nothing, it is the same.
+pub fn is_clean(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
             fields.iter().all(|(key, value)| !key.starts_with('$') && !value.is_null() && is_clean(value))

@@ -18,6 +18,7 @@ use crate::yaml;
 const OPEN: char = '\u{E000}';
 const CLOSE: char = '\u{E001}';
 const ESCAPE: char = '\u{E002}';
+const FIRST: u8 = 0xEE;
 const TEXT: char = 't';
 const JSON: char = 'j';
 
@@ -40,6 +41,12 @@ fn mark(kind: char, value: &str) -> String {
     let mut marked = String::with_capacity(value.len() + 8);
     marked.push(OPEN);
     marked.push(kind);
+    // All three marks begin with the same byte.
+    if !value.bytes().any(|byte| byte == b'\n' || byte == FIRST) {
+        marked.push_str(value);
+        marked.push(CLOSE);
+        return marked;
+    }
     for c in value.chars() {
         // The line break is marked too, or Handlebars would indent a partial's values.
         let code = match c {
@@ -131,6 +138,8 @@ enum Node {
     Slot(usize),
     Text(Vec<Piece>),
     List(Vec<Node>),
+    /// Constant keys: the object with what is constant in it, and what is to be filled in, by its place.
+    Record(Map<String, Value>, Vec<(usize, Node)>),
     Object(Vec<(Vec<Piece>, Node)>),
 }
 
@@ -178,15 +187,21 @@ fn node(value: Value) -> Node {
         Value::Object(fields) => {
             let fields: Vec<(Vec<Piece>, Node)> =
                 fields.into_iter().map(|(key, value)| (pieces(&key), node(value))).collect();
-            let constant =
-                |(key, value): &(Vec<Piece>, Node)| value.is_constant() && !key.iter().any(Piece::is_slot);
-            if fields.iter().all(constant) {
-                Node::Constant(
-                    fields.into_iter().map(|(key, value)| (join(&key, &[]), value.into_constant())).collect(),
-                )
-            } else {
-                Node::Object(fields)
+            if fields.iter().any(|(key, _)| key.iter().any(Piece::is_slot)) {
+                return Node::Object(fields);
             }
+            let (mut constant, mut filled) = (Map::new(), Vec::new());
+            for (place, (key, value)) in fields.into_iter().enumerate() {
+                let value = match value {
+                    Node::Constant(value) => value,
+                    node => {
+                        filled.push((place, node));
+                        Value::Null
+                    }
+                };
+                constant.insert(join(&key, &[]), value);
+            }
+            if filled.is_empty() { Node::Constant(constant.into()) } else { Node::Record(constant, filled) }
         }
         scalar => Node::Constant(scalar),
     }
@@ -241,6 +256,18 @@ fn fill(node: &Node, slots: &[Slot]) -> Result<Value, String> {
         Node::Text(pieces) => Value::String(join(pieces, slots)),
         Node::List(items) => {
             Value::Array(items.iter().map(|item| fill(item, slots)).collect::<Result<_, _>>()?)
+        }
+        Node::Record(constant, filled) => {
+            let mut record = constant.clone();
+            let mut values = record.values_mut();
+            let mut next = 0;
+            for (place, node) in filled {
+                if let Some(value) = values.nth(place - next) {
+                    *value = fill(node, slots)?;
+                }
+                next = place + 1;
+            }
+            Value::Object(record)
         }
         Node::Object(fields) => {
             let mut filled = Map::with_capacity(fields.len());

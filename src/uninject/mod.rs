@@ -8,7 +8,7 @@ mod istio;
 pub mod undo;
 
 use outrigger_contract::STATUS_ANNOTATION;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Field of the status annotation that holds the record.
 pub const UNDO: &str = "undo";
@@ -40,21 +40,21 @@ pub fn leave_record(sent: &Value, injected: &mut Value) {
     let Some(mut status) = status(injected).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
         return;
     };
-    let mut after = injected.clone();
-    remove_status(&mut after);
-    if let Some(fields) = status.as_object_mut() {
-        let record = kept_record(sent, before, &after).unwrap_or_else(|| {
-            let mut record = undo::record(before, &after);
-            // In an order of its own: an API server sorts the fields of what it stores.
-            record.sort_all_objects();
-            record
-        });
+    // The record is that of all but the status.
+    let Some(place) = annotations(injected).and_then(|a| a.keys().position(|key| key == STATUS_ANNOTATION))
+    else {
+        return;
+    };
+    remove_status(injected);
+    let record = kept_record(sent, before, injected).unwrap_or_else(|| {
+        let mut record = undo::record(before, injected);
+        // In an order of its own: an API server sorts the fields of what it stores.
+        record.sort_all_objects();
+        record
+    });
+    if let (Some(fields), Some(annotations)) = (status.as_object_mut(), annotations(injected)) {
         fields.insert(UNDO.to_owned(), record);
-    }
-    if let Some(annotation) =
-        injected.pointer_mut("/metadata/annotations").and_then(|a| a.get_mut(STATUS_ANNOTATION))
-    {
-        *annotation = status.to_string().into();
+        annotations.shift_insert(place, STATUS_ANNOTATION.to_owned(), status.to_string().into());
     }
 }
 
@@ -67,13 +67,17 @@ fn kept_record(sent: &Value, before: &Value, after: &Value) -> Option<Value> {
     (undone == *before).then(|| record.clone())
 }
 
+fn annotations(pod: &mut Value) -> Option<&mut Map<String, Value>> {
+    pod.pointer_mut("/metadata/annotations")?.as_object_mut()
+}
+
 /// The status annotation.
 fn status(pod: &Value) -> Option<&str> {
     pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str()
 }
 
 fn remove_status(pod: &mut Value) {
-    if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+    if let Some(annotations) = annotations(pod) {
         annotations.shift_remove(STATUS_ANNOTATION);
     }
 }

@@ -9,15 +9,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
-
-use crate::patch::Operation;
 
 const KIND: &str = "AdmissionReview";
 const VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
@@ -138,28 +133,33 @@ impl<'a> Review<'a> {
     /// The answer, as JSON.
     ///
     /// # Errors
-    /// The patch cannot be written as JSON, which no patch is known to do.
+    /// It cannot be written as JSON, which none is known to do.
     pub fn answer(&self, answer: &Answer) -> Result<Vec<u8>, serde_json::Error> {
         let (patch, warnings, status) = match &answer.verdict {
             Verdict::Unchanged => (None, &[][..], None),
-            Verdict::Allowed { patch, warnings } => (patch.as_deref(), &warnings[..], None),
+            Verdict::Allowed { patch, warnings } => (*patch, &warnings[..], None),
             Verdict::Refused { message } => {
                 (None, &[][..], Some(Status { status: "Failure", message, reason: "BadRequest", code: 400 }))
             }
         };
-        serde_json::to_vec(&Reply {
-            kind: KIND,
-            api_version: &self.api_version,
-            response: Response {
-                uid: &self.request.uid,
-                allowed: status.is_none(),
-                status,
-                patch_type: patch.map(|_| "JSONPatch"),
-                patch: patch.map(|bytes| STANDARD.encode(bytes)),
-                warnings: warnings.iter().map(|warning| shortened(warning)).collect(),
-                audit_annotations: answer.reason.map(|reason| Audit { reason }),
+        let mut reply = Vec::with_capacity(512 + patch.map_or(0, |patch| patch.get().len()));
+        let written = serde_json::to_writer(
+            &mut reply,
+            &Reply {
+                kind: KIND,
+                api_version: &self.api_version,
+                response: Response {
+                    uid: &self.request.uid,
+                    allowed: status.is_none(),
+                    status,
+                    patch_type: patch.map(|_| "JSONPatch"),
+                    patch,
+                    warnings: warnings.iter().map(|warning| shortened(warning)).collect(),
+                    audit_annotations: answer.reason.map(|reason| Audit { reason }),
+                },
             },
-        })
+        );
+        written.map(|()| reply)
     }
 }
 
@@ -169,20 +169,18 @@ impl Request<'_> {
         &self.kind.0
     }
 
-    /// The object, parsed.
+    /// The object, as JSON.
     ///
     /// # Errors
-    /// [`Malformed`]: there is none, it is no map, or it nests deeper than 128 levels.
-    pub fn object(&self) -> Result<Value, Malformed> {
-        let raw = self.object.filter(|raw| raw.get() != "null");
-        let raw = raw.ok_or_else(|| Malformed("request.object is missing".to_owned()))?;
-        let object: Value = serde_json::from_str(raw.get())
-            .map_err(|error| Malformed(format!("request.object of {}: {error}", self.display())))?;
-        if object.is_object() {
-            Ok(object)
-        } else {
-            Err(Malformed(format!("request.object of {} is no map", self.display())))
-        }
+    /// [`Malformed`]: there is none.
+    pub fn object(&self) -> Result<&str, Malformed> {
+        let raw = self.object.map(RawValue::get).filter(|raw| *raw != "null");
+        raw.ok_or_else(|| Malformed("request.object is missing".to_owned()))
+    }
+
+    /// What is wrong with the object.
+    pub fn malformed(&self, why: &str) -> Malformed {
+        Malformed(format!("request.object of {}: {why}", self.display()))
     }
 
     /// `Pod shop/cart`, for messages.
@@ -211,22 +209,22 @@ fn explain(body: &[u8], error: serde_json::Error) -> Malformed {
 
 /// What the API server hears.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answer<'a> {
     /// Yes, with or without changes, or no.
-    pub verdict: Verdict,
+    pub verdict: Verdict<'a>,
     /// The reason's code; stands in the API server's audit log as `<webhook>/reason`.
     pub reason: Option<&'static str>,
 }
 
 /// Yes, with or without changes, or no.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Verdict<'a> {
     /// None of our business: the object stays as it is.
     Unchanged,
     /// Come in.
     Allowed {
-        /// The JSON patch, where something changes.
-        patch: Option<Vec<u8>>,
+        /// The JSON patch in base64, as a JSON string, where something changes.
+        patch: Option<&'a RawValue>,
         /// What `kubectl` shows the user.
         warnings: Vec<String>,
     },
@@ -235,14 +233,6 @@ pub enum Verdict {
         /// What, where, and how.
         message: String,
     },
-}
-
-/// Operations as the bytes of a JSON patch; `None` where there are none.
-///
-/// # Errors
-/// As [`Review::answer`].
-pub fn patch_bytes(operations: &[Operation]) -> Result<Option<Vec<u8>>, serde_json::Error> {
-    if operations.is_empty() { Ok(None) } else { serde_json::to_vec(operations).map(Some) }
 }
 
 fn shortened(warning: &str) -> Cow<'_, str> {
@@ -271,7 +261,7 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    patch: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -294,7 +284,7 @@ struct Audit {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -63,7 +63,7 @@ fn a_body_that_is_no_review_gets_400_and_the_field() {
         (with("/request/namespace", json!([])), "request.namespace: invalid type: sequence"),
         (with("/request/dryRun", json!("no")), "request.dryRun: invalid type: string \"no\""),
         (with("/request/object", Value::Null), "request.object is missing"),
-        (with("/request/object", json!(5)), "request.object of Pod shop/(no name yet) is no map"),
+        (with("/request/object", json!(5)), "request.object of Pod shop/(no name yet): it is no map"),
         (deep(200), "request.object of Pod shop/(no name yet): recursion limit exceeded"),
         (deep(100_000), "recursion limit exceeded"),
         ("[".repeat(1_000_000), "the AdmissionReview: invalid type: sequence, expected a map"),
@@ -84,7 +84,7 @@ fn a_pod_that_is_no_pod_is_refused_by_field() {
     let server = Server::start("");
     for (pointer, value, message) in [
         ("/metadata", json!(7), "metadata is a number, and must be an object"),
-        ("/metadata/labels", json!(7), "metadata.labels is a number, and must be an object of strings"),
+        ("/metadata/labels", json!(7), "metadata.labels is a number, and must be an object"),
         ("/spec", json!([]), "spec is a list, and must be an object"),
         ("/spec/containers", json!([]), "spec.containers is empty, and a pod needs a container"),
         ("/spec/containers/0", json!("app"), "spec.containers[0] is a string, and must be an object"),

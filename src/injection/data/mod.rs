@@ -1,5 +1,5 @@
-//! What templates see: one object, made anew for every pod, in which the thinking is done. `docs/templates.md`
-//! describes every key.
+//! What templates see: one object, in which the thinking is done. `docs/templates.md` describes every key. What is the
+//! same for all pods is made once, what is a pod's own is set anew for each.
 
 mod canonical;
 mod image;
@@ -10,7 +10,7 @@ mod resources;
 mod traffic;
 
 use outrigger_contract as contract;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::mesh::Mesh;
 use super::owner::Owner;
@@ -36,10 +36,8 @@ pub(super) fn contract() -> Value {
     })
 }
 
-/// What is the pod's own in the templates' data.
-pub(super) struct PodData<'a> {
-    /// The pod without what an earlier injection added.
-    pub(super) pod: &'a Value,
+/// What is known about a pod besides the pod.
+pub(super) struct About<'a> {
     pub(super) namespace: &'a str,
     pub(super) workload: &'a Owner,
     pub(super) native: bool,
@@ -72,21 +70,21 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The templates' data: what is the same for all pods (`base`), and what is this pod's.
+/// What is the pod's own in the templates' data, by key; but for what [`exchange`] lends. `pod` is without what an
+/// earlier injection added, `global` are the values of that name.
 ///
 /// # Errors
 /// An annotation that is no JSON where JSON is wanted.
-pub(super) fn data(base: &Map<String, Value>, mesh: &Mesh, pod: &PodData) -> Result<Value, String> {
-    let metadata = &pod.pod["metadata"];
+pub(super) fn own(global: &Value, mesh: &Mesh, pod: &Value, about: &About) -> Result<Own, String> {
+    let metadata = &pod["metadata"];
     let input = Input {
         annotations: &metadata["annotations"],
         labels: &metadata["labels"],
-        spec: &pod.pod["spec"],
-        global: &base["values"]["global"],
-        proxy_config: pod.proxy_config,
+        spec: &pod["spec"],
+        global,
+        proxy_config: about.proxy_config,
     };
     let proxy = &input.global["proxy"];
-    let object = |value: &Value| if value.is_object() { value.clone() } else { json!({}) };
     let apps: Vec<&str> = input
         .containers()
         .iter()
@@ -95,10 +93,9 @@ pub(super) fn data(base: &Map<String, Value>, mesh: &Mesh, pod: &PodData) -> Res
         .collect();
     let status_port = input.setting("status.sidecar.istio.io/port", &proxy["statusPort"]);
     let user_volumes = named::list(&input, "sidecar.istio.io/userVolume")?;
-    let mut data = base.clone();
-    let own = [
+    Ok([
         ("appContainers", json!(apps)),
-        ("canonical", canonical::canonical(input.labels, &pod.workload.name)),
+        ("canonical", canonical::canonical(input.labels, &about.workload.name)),
         ("datadogEnvironment", named::environment(&input)),
         ("hold", Value::Bool(hold(&input))),
         ("image", image::images(&input)),
@@ -111,34 +108,53 @@ pub(super) fn data(base: &Map<String, Value>, mesh: &Mesh, pod: &PodData) -> Res
                 "agent": input.setting("sidecar.istio.io/agentLogLevel", &input.global["logging"]["level"]),
             }),
         ),
-        ("namespace", Value::from(pod.namespace)),
-        ("native", Value::Bool(pod.native)),
-        ("otelAttributes", Value::from(otel::attributes(&input, mesh.otel_attributes, pod.namespace))),
+        ("namespace", Value::from(about.namespace)),
+        ("native", Value::Bool(about.native)),
+        ("otelAttributes", Value::from(otel::attributes(&input, mesh.otel_attributes, about.namespace))),
         ("podPorts", Value::from(ports::declared(&input))),
         ("probe", probe(&input, &status_port)),
-        ("proxyConfig", Value::Object(pod.proxy_config.clone())),
-        ("proxyMetadata", pod.proxy_config.get("proxyMetadata").cloned().unwrap_or_else(|| json!({}))),
-        ("proxyConfigText", Value::from(proxy_config::print(pod.proxy_config))),
+        ("proxyConfig", Value::Object(about.proxy_config.clone())),
+        ("proxyMetadata", about.proxy_config.get("proxyMetadata").cloned().unwrap_or_else(|| json!({}))),
+        ("proxyConfigText", Value::from(proxy_config::print(about.proxy_config))),
         ("resources", resources::resources(&input)),
         ("serviceAccount", Value::from(input.spec["serviceAccountName"].as_str().unwrap_or_default())),
         ("traffic", traffic::traffic(&input, &status_port)),
         ("statusPort", Value::from(status_port)),
-        ("user", json!({"uid": pod.user.uid, "gid": pod.user.gid})),
+        ("user", json!({"uid": about.user.uid, "gid": about.user.gid})),
         ("evictableVolumes", Value::from(named::evictable(&input, &user_volumes))),
         ("userVolumeMounts", named::list(&input, "sidecar.istio.io/userVolumeMount")?),
         ("userVolumes", user_volumes),
-        ("workload", workload(&input, pod)),
-        ("annotations", object(input.annotations)),
-        ("labels", object(input.labels)),
-        ("spec", object(input.spec)),
-    ];
-    data.extend(own.map(|(key, value)| (key.to_owned(), value)));
-    Ok(Value::Object(data))
+        ("workload", workload(&input, about)),
+    ])
 }
 
-fn workload(input: &Input, pod: &PodData) -> Value {
-    let Owner { api_version, kind, name } = pod.workload;
-    let namespace = if pod.namespace.is_empty() { "default" } else { pod.namespace };
+/// What is a pod's own in the data, by key.
+type Own = [(&'static str, Value); 24];
+
+/// Sets what is a pod's own in the data.
+pub(super) fn set(data: &mut Value, own: Own) {
+    for (key, value) in own.into_iter().chain(LENT.map(|(key, _)| (key, json!({})))) {
+        data[key] = value;
+    }
+}
+
+/// What templates see of the pod as it is: by key, and where it stands.
+const LENT: [(&str, &str); 3] =
+    [("annotations", "/metadata/annotations"), ("labels", "/metadata/labels"), ("spec", "/spec")];
+
+/// Exchanges what templates see of the pod as it is: the data gets it, and gives it back the second time. (A copy
+/// would be the largest part of the data.)
+pub(super) fn exchange(data: &mut Value, pod: &mut Value) {
+    for (key, pointer) in LENT {
+        if let Some(part) = pod.pointer_mut(pointer).filter(|part| part.is_object()) {
+            std::mem::swap(&mut data[key], part);
+        }
+    }
+}
+
+fn workload(input: &Input, about: &About) -> Value {
+    let Owner { api_version, kind, name } = about.workload;
+    let namespace = if about.namespace.is_empty() { "default" } else { about.namespace };
     let owner = if api_version.is_empty() || name.is_empty() {
         String::new()
     } else {
