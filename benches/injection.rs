@@ -1,5 +1,4 @@
-//! One injection with the pack `istio`, engine only: the pod's JSON is parsed, injected, compared, and the patch
-//! written.
+//! One injection with the pack `istio`, engine only: from the pod's JSON to the patch in base64.
 //!
 //! ```text
 //! cargo bench --bench injection                     time and allocations of each kind
@@ -17,7 +16,6 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use outrigger::injection::{Injector, Request};
-use outrigger::patch;
 use outrigger::settings::Settings;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -27,13 +25,17 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Pods of one measurement.
 const COUNT: usize = 2000;
+/// Pods that are injected before.
+const WARM_UP: usize = 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if let [kind, count] = arguments.as_slice() {
         let injector = injector();
         let pods = pods(kind, count.parse().unwrap(), 1);
-        pods.iter().for_each(|pod| drop(inject(&injector, pod)));
+        for pod in &pods {
+            inject(&injector, pod);
+        }
         return;
     }
     println!(
@@ -46,13 +48,48 @@ fn main() {
         }
     }
     measure("first", 1);
+    growth();
+}
+
+/// How time and memory grow: with annotations, and with reloads of the settings.
+fn growth() {
+    println!("\n{:<12} {:>12} {:>12}", "annotations", "us", "us each");
+    for annotations in [10, 100, 1000, 10_000] {
+        let injector = injector();
+        let best = (0..20).map(|i| {
+            let mut pod = pod(&format!("web-{i}"), 1);
+            let annotation = |n: usize| (format!("example.com/key-{n}"), json!("a value"));
+            pod["metadata"]["annotations"] = (0..annotations).map(annotation).collect();
+            let pod = pod.to_string();
+            let start = Instant::now();
+            inject(&injector, &pod);
+            start.elapsed().as_secs_f64() * 1e6
+        });
+        let best = best.fold(f64::MAX, f64::min);
+        println!("{annotations:<12} {best:>12.1} {:>12.2}", best / annotations as f64);
+    }
+    println!("\n{:<12} {:>12} {:>12}", "reloads", "ms each", "bytes kept");
+    for reloads in [10, 100, 1000] {
+        let (region, start) = (Region::new(ALLOCATOR), Instant::now());
+        for _ in 0..reloads {
+            inject(&injector(), &pod("web", 1).to_string());
+        }
+        let change = region.change();
+        let kept = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
+        println!(
+            "{reloads:<12} {:>12.2} {kept:>12}",
+            start.elapsed().as_secs_f64() * 1e3 / f64::from(reloads)
+        );
+    }
 }
 
 fn measure(kind: &str, containers: usize) {
     let count = if kind == "first" { 50 } else { COUNT / containers.max(1) };
-    let pods = pods(kind, count, containers);
+    let pods = pods(kind, count + WARM_UP, containers);
     let warm = injector();
-    pods.iter().take(20).for_each(|pod| drop(inject(&warm, pod)));
+    for pod in &pods[count..] {
+        inject(&warm, pod);
+    }
     let fresh: Vec<Injector> =
         if kind == "first" { (0..count).map(|_| injector()).collect() } else { Vec::new() };
     let (mut best, mut allocations, mut bytes, mut patch) = (f64::MAX, 0, 0, 0);
@@ -63,7 +100,7 @@ fn measure(kind: &str, containers: usize) {
         let start = Instant::now();
         for (i, pod) in slice.iter().enumerate() {
             let injector = fresh.get(turn * count / 10 + i).unwrap_or(&warm);
-            patch = black_box(inject(injector, pod)).len();
+            patch = inject(injector, pod);
         }
         best = f64::min(best, start.elapsed().as_secs_f64() / slice.len() as f64);
         let change = region.change();
@@ -76,17 +113,38 @@ fn injector() -> Injector {
     Injector::new(Settings::parse("pack: istio", "bench").unwrap()).unwrap()
 }
 
-fn inject(injector: &Injector, pod: &[u8]) -> Vec<u8> {
-    let pod: Value = serde_json::from_slice(pod).unwrap();
+fn inject(injector: &Injector, pod: &str) -> usize {
     let request = Request { namespace: "default", ..Request::default() };
-    let injected = injector.inject(&pod, &request).unwrap().pod.unwrap();
-    serde_json::to_vec(&patch::diff(&pod, &injected)).unwrap()
+    black_box(injector.patch(pod, &request).unwrap().patch_bytes())
 }
 
-/// Pods as the ReplicaSet controller sends them.
-fn pods(kind: &str, count: usize, containers: usize) -> Vec<Vec<u8>> {
-    let names = (0..count).map(|i| if kind == "replica" { "web".to_owned() } else { format!("web-{i}") });
-    names.map(|name| serde_json::to_vec(&pod(&name, containers)).unwrap()).collect()
+/// Pods as the ReplicaSet controller sends them; replicas differ in what the API server adds.
+fn pods(kind: &str, count: usize, containers: usize) -> Vec<String> {
+    let pod = |i: usize| match kind {
+        "replica" => with_additions(pod("web", containers), i),
+        _ => pod(&format!("web-{i}"), containers),
+    };
+    (0..count).map(|i| pod(i).to_string()).collect()
+}
+
+/// The volume of the service account's token and the managed fields, which differ from pod to pod.
+fn with_additions(mut pod: Value, i: usize) -> Value {
+    let volume = format!("kube-api-access-{:05}", i % 100_000);
+    for container in pod["spec"]["containers"].as_array_mut().unwrap() {
+        container["volumeMounts"] = json!([{"name": volume, "readOnly": true,
+            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]);
+    }
+    pod["spec"]["volumes"] = json!([{"name": volume, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace",
+            "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}}]);
+    pod["metadata"]["managedFields"] = json!([{"manager": "kube-controller-manager", "operation": "Update",
+        "apiVersion": "v1", "time": format!("2026-01-01T{:02}:{:02}:{:02}Z", i / 3600 % 24, i / 60 % 60, i % 60),
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:generateName": {}, "f:labels": {".": {}, "f:app": {}},
+        "f:ownerReferences": {".": {}, "k:{\"uid\":\"u\"}": {}}}, "f:spec": {"f:containers":
+        {"k:{\"name\":\"web-0\"}": {".": {}, "f:image": {}, "f:name": {}, "f:ports": {}, "f:resources": {}}}}}}]);
+    pod
 }
 
 fn pod(name: &str, containers: usize) -> Value {
@@ -95,7 +153,7 @@ fn pod(name: &str, containers: usize) -> Value {
             "ports": [{"name": "http", "containerPort": 8080 + i}]})
     };
     json!({
-        "apiVersion": "v1", "kind": "Pod",
+        "kind": "Pod", "apiVersion": "v1",
         "metadata": {
             "generateName": format!("{name}-5d4f8-"),
             "labels": {"app": name, "pod-template-hash": "5d4f8", "tier": "backend", "track": "stable"},

@@ -1,11 +1,11 @@
 //! The webhook over TLS with keep-alive, beside a handler behind the same listener that parses the same review
-//! and only answers "allowed".
+//! and only answers "allowed". Asked about replicas of one workload, and about workloads not seen before.
 //!
 //! Both serve on one thread in this process, one after the other in short turns, so that whatever else the
 //! machine does hits both alike. The CPU time is that of the serving thread (`/proc/self/task/*/schedstat`).
 //!
 //! ```text
-//! cargo bench --bench webhook [SECONDS]       default: 6, half of it for each side
+//! cargo bench --bench webhook [SECONDS]       default: 6, a third of it for each side
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
@@ -37,12 +37,16 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 
 /// Connections that ask at the same time.
 const CONNECTIONS: usize = 8;
+/// Replicas of the workload that is asked about, one after the other.
+const REPLICAS: usize = 64;
+/// Workloads that are asked about one after the other: more than are kept, so that each is new.
+const WORKLOADS: usize = 2048;
 /// Turns of each side.
 const TURNS: u32 = 10;
 
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(6.0);
-    let turn = Duration::from_secs_f64(seconds / 2.0 / f64::from(TURNS));
+    let turn = Duration::from_secs_f64(seconds / 3.0 / f64::from(TURNS));
     // As `serve` logs: one JSON line an admission.
     let log = File::create("/dev/null").unwrap();
     tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log).init();
@@ -57,23 +61,27 @@ fn main() {
             in_phase,
         );
         let servers = [Server::start("injects", router(webhook)), Server::start("allows", only_allows())];
-        let request = request(&pod);
-        let mut totals = [Total::default(), Total::default()];
+        let replicas: Vec<_> = (0..REPLICAS).map(|n| request(&replica(&pod, n))).collect();
+        let workloads: Vec<_> = (0..WORKLOADS).map(|n| request(&replica(&workload(&pod, n), n))).collect();
+        let sides = [(&servers[0], &replicas), (&servers[0], &workloads), (&servers[1], &replicas)];
+        let mut totals = [Total::default(), Total::default(), Total::default()];
         for n in 0..=TURNS {
-            for (server, total) in servers.iter().zip(&mut totals) {
-                let measured = server.ask(&request, turn);
+            for ((server, requests), total) in sides.iter().zip(&mut totals) {
+                let measured = server.ask(requests, turn);
                 // The first turn warms up.
                 if n > 0 {
                     total.add(&measured);
                 }
             }
         }
-        let [injects, allows] = totals;
-        println!("{name}, {} bytes", request.len());
+        let [replica, workload, allows] = totals;
+        println!("{name}, {} bytes", replicas[0].len());
         allows.print("  parses and allows");
-        injects.print("  injects");
-        let (rate, cpu) = (injects.rate() / allows.rate(), injects.cpu_each() / allows.cpu_each());
-        println!("{:<22} {rate:>12.2} {cpu:>14.2}", "  ratio");
+        for (name, injects) in [("  injects replicas", replica), ("  injects workloads", workload)] {
+            injects.print(name);
+            let (rate, cpu) = (injects.rate() / allows.rate(), injects.cpu_each() / allows.cpu_each());
+            println!("{:<22} {rate:>12.2} {cpu:>14.2}", "    ratio");
+        }
     }
 }
 
@@ -83,7 +91,8 @@ fn only_allows() -> Router {
         "/inject",
         post(async |body: Bytes| {
             let review = Review::parse(&body).unwrap();
-            std::hint::black_box(review.request.object().unwrap());
+            let pod: Value = serde_json::from_str(review.request.object().unwrap()).unwrap();
+            std::hint::black_box(pod);
             let answer = review.answer(&Answer { verdict: Verdict::Unchanged, reason: None }).unwrap();
             ([(CONTENT_TYPE, "application/json")], answer).into_response()
         }),
@@ -155,17 +164,20 @@ impl Server {
     }
 
     /// Asks on all connections for a time.
-    fn ask(&self, request: &[u8], time: Duration) -> Total {
+    fn ask(&self, replicas: &[Vec<u8>], time: Duration) -> Total {
         let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| self.connect()).collect();
         for connection in &mut connections {
-            exchange(connection, request);
+            exchange(connection, &replicas[0]);
         }
         let stop = AtomicBool::new(false);
         let (began, cpu) = (Instant::now(), self.cpu());
         let ask = |mut connection: Connection| {
             let mut requests = 0;
-            while !stop.load(Ordering::Relaxed) {
-                exchange(&mut connection, request);
+            for replica in replicas.iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                exchange(&mut connection, replica);
                 requests += 1;
             }
             requests
@@ -255,11 +267,45 @@ fn request(pod: &Value) -> Vec<u8> {
     format!("{head}Content-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
+/// The same of another workload.
+fn workload(pod: &Value, n: usize) -> Value {
+    serde_json::from_str(&pod.to_string().replace("cart", &format!("cart{n:04}"))).unwrap()
+}
+
+/// A replica as the webhook gets it: with what the API server adds, which differs from one to the next.
+fn replica(pod: &Value, n: usize) -> Value {
+    let mut pod = pod.clone();
+    let volume = format!("kube-api-access-x{n:04}");
+    for container in pod["spec"]["containers"].as_array_mut().unwrap() {
+        let mount = json!({"name": volume, "readOnly": true,
+            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
+        match container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+            Some(mounts) => mounts.push(mount),
+            None => container["volumeMounts"] = json!([mount]),
+        }
+    }
+    let token = json!({"name": volume, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace",
+            "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}});
+    match pod["spec"].get_mut("volumes").and_then(Value::as_array_mut) {
+        Some(volumes) => volumes.push(token),
+        None => pod["spec"]["volumes"] = json!([token]),
+    }
+    pod["metadata"]["managedFields"] = json!([{"manager": "kube-controller-manager", "operation": "Update",
+        "apiVersion": "v1", "time": format!("2026-01-01T00:00:{:02}Z", n % 60), "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:generateName": {}, "f:labels": {".": {}, "f:app": {}},
+        "f:ownerReferences": {".": {}, "k:{\"uid\":\"1\"}": {}}}, "f:spec": {"f:containers":
+        {"k:{\"name\":\"cart\"}": {".": {}, "f:image": {}, "f:name": {}, "f:ports": {}, "f:resources": {}}}}}}]);
+    pod
+}
+
 /// A pod as a ReplicaSet creates it.
 fn one_container() -> Value {
     json!({
-        "apiVersion": "v1",
         "kind": "Pod",
+        "apiVersion": "v1",
         "metadata": {
             "generateName": "cart-7d9f6c5b4-",
             "labels": {"app": "cart", "pod-template-hash": "7d9f6c5b4"},
