@@ -171,9 +171,10 @@ impl Server {
         }
         let stop = AtomicBool::new(false);
         let (began, cpu) = (Instant::now(), self.cpu());
-        let ask = |mut connection: Connection| {
+        let ask = |n: usize, mut connection: Connection| {
             let mut requests = 0;
-            for replica in replicas.iter().cycle() {
+            // No two connections ask about the same at about the same time.
+            for replica in replicas.iter().cycle().skip(n * replicas.len() / CONNECTIONS) {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -184,7 +185,8 @@ impl Server {
         };
         let requests = std::thread::scope(|threads| {
             let ask = &ask;
-            let asking: Vec<_> = connections.into_iter().map(|c| threads.spawn(move || ask(c))).collect();
+            let asking = connections.into_iter().enumerate().map(|(n, c)| threads.spawn(move || ask(n, c)));
+            let asking: Vec<_> = asking.collect();
             std::thread::sleep(time);
             stop.store(true, Ordering::Relaxed);
             asking.into_iter().map(|thread| thread.join().unwrap()).sum()

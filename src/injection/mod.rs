@@ -118,6 +118,8 @@ pub struct Injector {
     /// Whether sidecars are native ones where a pod says nothing else.
     native: bool,
     replicas: Replicas,
+    /// Whether the settings have nothing that could be taken for a name that [`Sent`] gives.
+    names_are_free: bool,
 }
 
 impl Injector {
@@ -165,8 +167,9 @@ impl Injector {
             "compliancePolicy": settings.compliance_policy,
         });
         let base = base.as_object().cloned().unwrap_or_default();
+        let names_are_free = !sent::may_hold_private(&format!("{settings:?}"));
         let (contexts, replicas) = (Contexts::default(), Replicas::default());
-        Ok(Self { settings, templates, mesh, base, contexts, native, replicas })
+        Ok(Self { settings, templates, mesh, base, contexts, native, replicas, names_are_free })
     }
 
     /// The settings that it was made from.
@@ -228,29 +231,31 @@ impl Injector {
     /// # Errors
     /// [`Error`].
     pub fn patch(&self, pod: &str, request: &Request) -> Result<Patched, Error> {
-        let sent = Sent::new(pod);
-        let random = sent.random.unwrap_or_default();
+        let sent = Sent::new(pod, self.names_are_free);
         let internal = |e: serde_json::Error| Error::Internal(e.to_string());
         let seen = sent.seen(request).map_err(internal)?;
-        if let Some(made) = self.replicas.get(&seen.text) {
-            return Patched::new(made, random).map_err(internal);
-        }
-        let made =
-            self.make(seen.pod(), request).map_err(|e| e.map(|message| sent::restore(&message, random)))?;
-        let made = Arc::new(made);
-        self.replicas.keep(seen.text, &made);
-        Patched::new(made, random).map_err(internal)
+        let made = match self.replicas.get(&seen.text) {
+            Some(made) => made,
+            None => {
+                let made = self.make(&sent, seen.pod(), request).map(Arc::new)?;
+                self.replicas.keep(seen.text, &made);
+                made
+            }
+        };
+        Patched::new(made, &sent).map_err(internal)
     }
 
-    fn make(&self, pod: &str, request: &Request) -> Result<Made, Error> {
-        let pod: Value = serde_json::from_str(pod).map_err(|e| Error::NoObject(e.to_string()))?;
+    fn make(&self, sent: &Sent, seen: &str, request: &Request) -> Result<Made, Error> {
+        let pod: Value = serde_json::from_str(seen).map_err(|e| Error::NoObject(e.to_string()))?;
         if !pod.is_object() {
             return Err(Error::NoObject("it is no map".to_owned()));
         }
         let generate_name = pod["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
-        let Injection { decision, pod: injected } = self.inject(&pod, request)?;
+        let injection =
+            self.inject(&pod, request).map_err(|e| e.map(|message| sent.join(&sent.parts(&message))))?;
+        let Injection { decision, pod: injected } = injection;
         let operations = injected.as_ref().map(|injected| patch::diff(&pod, injected)).unwrap_or_default();
-        let patch = (!operations.is_empty()).then(|| Patch::new(&operations)).transpose();
+        let patch = (!operations.is_empty()).then(|| Patch::new(&operations, sent)).transpose();
         let patch = patch.map_err(|e| Error::Internal(format!("{}: {e}", subject(&pod, request))))?;
         Ok(Made { decision, generate_name, patch })
     }

@@ -10,12 +10,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use super::sent;
+use super::sent::Sent;
 use crate::patch::Operation;
 use crate::policy::Decision;
 
 /// Bytes of one generation of [`Replicas`], of which there are two, and the most that one pod may take of it.
-const GENERATION: usize = 2 << 20;
+const GENERATION: usize = 1 << 20;
 const LARGEST: usize = 128 << 10;
 /// What an entry takes beside its texts, about.
 const ENTRY: usize = 256;
@@ -45,9 +45,9 @@ pub(super) enum Patch {
 }
 
 impl Patch {
-    pub(super) fn new(operations: &[Operation]) -> Result<Self, serde_json::Error> {
+    pub(super) fn new(operations: &[Operation], sent: &Sent) -> Result<Self, serde_json::Error> {
         let json = serde_json::to_string(operations)?;
-        let parts = sent::parts(&json);
+        let parts = sent.parts(&json);
         if parts.len() > 1 {
             return Ok(Self::Parts(parts));
         }
@@ -81,11 +81,10 @@ pub struct Patched {
 }
 
 impl Patched {
-    /// `random` is the end of a name in the pod, which its patch may repeat.
-    pub(super) fn new(made: Arc<Made>, random: &str) -> Result<Self, serde_json::Error> {
+    pub(super) fn new(made: Arc<Made>, sent: &Sent) -> Result<Self, serde_json::Error> {
         let own = match &made.patch {
             Some(Patch::Parts(parts)) => {
-                let json = sent::join(parts, random);
+                let json = sent.join(parts);
                 Some((encode(&json)?, json.len()))
             }
             Some(Patch::Same { .. }) | None => None,
@@ -179,7 +178,9 @@ mod tests {
         let decision =
             Decision { reason: Reason::PolicyEnabled, because: String::new(), asked: false, ignored: None };
         let value = Value::from("x".repeat(length));
-        let patch = Patch::new(&[Operation::Add { path: String::new(), value: &value }]).unwrap();
+        let patch =
+            Patch::new(&[Operation::Add { path: String::new(), value: &value }], &Sent::new("{}", true))
+                .unwrap();
         Arc::new(Made { decision, generate_name: String::new(), patch: Some(patch) })
     }
 

@@ -21,7 +21,7 @@ const VOLUME: &str = "kube-api-access-";
 const RANDOM: usize = 5;
 /// What stands in its place: as long, and with a private-use character that no name has.
 const FIXED: &str = "\u{E003}--";
-const PRIVATE: char = '\u{E003}';
+const PRIVATE: &str = "\u{E003}";
 
 /// A pod as it was sent, and the volume's name in it.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Sent<'a> {
     /// What is left out.
     managed: Option<&'a str>,
     /// The random end of the volume's name; `None` where there is no such volume, or where it cannot be told.
-    pub(super) random: Option<&'a str>,
+    random: Option<&'a str>,
 }
 
 /// All that injection sees, as one text: the request, and the pod without what differs.
@@ -48,8 +48,23 @@ impl Seen {
 }
 
 impl<'a> Sent<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { text, managed: managed_fields(text), random: random(text) }
+    /// `rename`: whether the volume gets a fixed name.
+    pub(super) fn new(text: &'a str, rename: bool) -> Self {
+        let random = rename.then(|| random(text)).flatten();
+        Self { text, managed: managed_fields(text), random }
+    }
+
+    /// What was made of the pod as it is seen, in parts: between them stands the random end of the volume's name.
+    pub(super) fn parts(&self, made: &str) -> Vec<String> {
+        if self.random.is_none() {
+            return vec![made.to_owned()];
+        }
+        made.split(&format!("{VOLUME}{FIXED}")).map(str::to_owned).collect()
+    }
+
+    /// The whole of [`Self::parts`], of this pod or of another that is seen as this one.
+    pub(super) fn join(&self, parts: &[String]) -> String {
+        parts.join(&format!("{VOLUME}{}", self.random.unwrap_or_default()))
     }
 
     /// What injection sees of it.
@@ -85,21 +100,6 @@ impl<'a> Sent<'a> {
     }
 }
 
-/// Text that may hold the fixed name, in parts: between them stands the random end of a pod's own.
-pub(super) fn parts(text: &str) -> Vec<String> {
-    text.split(&format!("{VOLUME}{FIXED}")).map(str::to_owned).collect()
-}
-
-/// A text that may hold the fixed name, with a pod's own.
-pub(super) fn restore(text: &str, random: &str) -> String {
-    join(&parts(text), random)
-}
-
-/// The whole of [`parts`].
-pub(super) fn join(parts: &[String], random: &str) -> String {
-    parts.join(&format!("{VOLUME}{random}"))
-}
-
 /// The value of `metadata.managedFields`, where an API server wrote the text.
 fn managed_fields(text: &str) -> Option<&str> {
     #[derive(Deserialize)]
@@ -127,10 +127,9 @@ fn random(text: &str) -> Option<&str> {
     found.filter(|_| !may_hold_private(text))
 }
 
-/// Whether a text of JSON may hold the private-use character, as itself or escaped.
+/// Whether a text may hold the private-use character: as itself, or escaped as in JSON, YAML or Rust.
 pub(super) fn may_hold_private(text: &str) -> bool {
-    let mut buffer = [0; 4];
-    let spelled = [&*PRIVATE.encode_utf8(&mut buffer), "\\ue003", "\\uE003"];
+    let spelled = [PRIVATE, "\\ue003", "\\uE003", "\\u{e003}"];
     spelled.iter().any(|spelled| memmem::find(text.as_bytes(), spelled.as_bytes()).is_some())
 }
 
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     fn seen(text: &str) -> String {
-        Sent::new(text).seen(&Request::default()).unwrap().pod().to_owned()
+        Sent::new(text, true).seen(&Request::default()).unwrap().pod().to_owned()
     }
 
     #[test]
@@ -152,8 +151,16 @@ mod tests {
         let [one, other] = [pod("1", "aaaaa"), pod("2", "z9z9z")];
         assert_eq!(seen(&one), seen(&other));
         assert_eq!(seen(&one), pod("1", FIXED).replace(r#"[{"time":"1"}]"#, "null"));
-        assert_eq!(Sent::new(&other).random, Some("z9z9z"));
-        assert_eq!(join(&parts(&pod("2", FIXED)), "z9z9z"), other);
+        let [one, other] = [Sent::new(&one, true), Sent::new(&other, true)];
+        let made = one.parts(&pod("2", FIXED));
+        assert_eq!(other.join(&made), pod("2", "z9z9z"));
+        let unnamed = Sent::new("{}", true);
+        assert_eq!(unnamed.join(&unnamed.parts(&pod("2", FIXED))), pod("2", FIXED));
+        let kept = Sent::new(other.text, false);
+        assert_eq!(
+            kept.seen(&Request::default()).unwrap().pod(),
+            pod("2", "z9z9z").replace(r#"[{"time":"2"}]"#, "null")
+        );
     }
 
     #[test]

@@ -127,7 +127,7 @@ mod tests {
     fn what_is_written_out_renders_as_what_includes() {
         let partials = BTreeMap::from(
             [
-                ("a", "{{#if y}}\nx: 1\n\n{{> b}}\n{{/if}}\n"),
+                ("a", "{{#if y}}\nx: 1\n{{> b}}\n{{/if}}\n"),
                 ("b", "- {{y}}\n  {{#unless n}}\n  {{> c}}\n  {{/unless}}"),
                 ("c", "{{!-- said --}}\nz: {{y}}\n"),
                 ("up", "{{#with o}}\n{{../y}}\n{{/with}}\n"),

@@ -166,7 +166,7 @@ fn inline_key(name: &str) -> String {
 fn parse(name: &str, text: &str) -> Result<Template, CompileError> {
     let error = |message: String| CompileError { name: name.to_owned(), message };
     if slots::has_mark(text) {
-        return Err(error("holds a character of U+E000 to U+E002, which mark values".to_owned()));
+        return Err(error("holds a character of U+E000 to U+E003, which mark values".to_owned()));
     }
     Template::compile(text).map_err(|e: TemplateError| {
         let (line, column) = e.pos().unwrap_or((1, 1));

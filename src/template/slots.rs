@@ -22,9 +22,10 @@ const FIRST: u8 = 0xEE;
 const TEXT: char = 't';
 const JSON: char = 'j';
 
-/// Whether text has one of the characters that mark slots; a template may not.
+/// Whether text has one of the characters that mark slots, or the one that marks a name (`injection/sent.rs`); a
+/// template may not.
 pub fn has_mark(text: &str) -> bool {
-    text.contains([OPEN, CLOSE, ESCAPE])
+    text.contains([OPEN, CLOSE, ESCAPE, '\u{E003}'])
 }
 
 /// A value between marks that is text, whatever it looks like.
