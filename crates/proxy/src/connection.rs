@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use crate::access_log::Entry;
 use crate::client_hello::{self, ServerName};
 use crate::destination::{self, Direction};
-use crate::detect::{Protocol, detect};
+use crate::detect::{Protocol, SETTINGS, detect, is_http2_server};
 use crate::life::Phase;
 use crate::route::{Declared, Route};
 use crate::settings::Live;
@@ -176,12 +177,17 @@ async fn look(
     let mut connecting = pin!(captured.connect());
     let mut upstream: Option<io::Result<TcpStream>> = None;
     let mut patience = pin!(tokio::time::sleep(captured.live.limits.idle));
+    // An HTTP/2 server may send its settings before it has read anything. That decides nothing: what the client says does.
+    let mut greeted = false;
     let protocol = loop {
         let server_speaks = async {
             match &upstream {
                 // Whatever it says is left for those who carry it.
-                Some(Ok(upstream)) => {
-                    let _ = poll_fn(|context| upstream.poll_read_ready(context)).await;
+                Some(Ok(upstream)) if !greeted => {
+                    let mut bytes = [0; SETTINGS];
+                    let mut seen = ReadBuf::new(&mut bytes);
+                    poll_fn(|context| upstream.poll_peek(context, &mut seen)).await?;
+                    Ok(is_http2_server(seen.filled()))
                 }
                 _ => pending().await,
             }
@@ -214,7 +220,15 @@ async fn look(
                 }
                 upstream = Some(result);
             }
-            () = server_speaks => break None,
+            http2 = server_speaks => match http2 {
+                Ok(true) => greeted = true,
+                Ok(false) => break None,
+                // The error is told once; whoever carries the bytes would see an end like any other.
+                Err(error) => {
+                    upstream = Some(Err(error));
+                    break None;
+                }
+            },
             () = &mut patience => break None,
         }
     };

@@ -37,6 +37,17 @@ pub fn detect(bytes: &[u8]) -> Option<Protocol> {
     }
 }
 
+/// Length of the head of a frame of HTTP/2, which is what a server's first bytes are looked at for.
+pub const SETTINGS: usize = 9;
+
+/// Whether a server that speaks before its client speaks HTTP/2: its first frame is SETTINGS, and no acknowledgement
+/// (RFC 9113, sections 3.4, 4.1 and 6.5).
+pub fn is_http2_server(bytes: &[u8]) -> bool {
+    let [high, middle, low, kind, flags, stream @ ..] = bytes else { return false };
+    let length = u32::from_be_bytes([0, *high, *middle, *low]);
+    length.is_multiple_of(6) && length <= 600 && *kind == 4 && *flags == 0 && *stream == [0; 4]
+}
+
 /// RFC 8446, sections 5.1 and 4: a handshake record whose first message is a ClientHello.
 fn client_hello(bytes: &[u8]) -> Option<Protocol> {
     let expected: [fn(u8) -> bool; 6] =
@@ -159,5 +170,30 @@ mod tests {
             }
             decided(&bytes);
         }
+    }
+
+    #[test]
+    fn an_http2_server_is_known_by_its_settings() {
+        assert!(is_http2_server(b"\0\0\x06\x04\0\0\0\0\0"));
+        assert!(is_http2_server(b"\0\0\0\x04\0\0\0\0\0"));
+        for other in
+            [&b"\0\0\x06\x04\x01\0\0\0\0"[..], b"\0\0\x06\x04", b"", b"220 mail ESM", b"\x4a\0\0\0\x0a10.1"]
+        {
+            assert!(!is_http2_server(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_change_its_mind() {
+        let corpus: [&[u8]; 5] = [
+            b"GET /path?query HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\x03",
+            b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n",
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+        ];
+        let words: [&[u8]; 5] = [b" HTTP/1.0\r", b" HTTP/1.1\n", b"\x16\x03", b"PRI * ", &[b'x'; 300]];
+        // Every prefix is looked at, so a long input takes long.
+        crate::fuzz::each(&corpus, &words, |bytes| decided(&bytes[..bytes.len().min(200)]).is_some());
     }
 }

@@ -18,6 +18,7 @@
 //! - [`client_hello`]: whom a TLS client wants
 //! - [`upstream`]: connect onwards
 //! - [`tcp`]: carry bytes both ways
+//! - `pipe`: let bytes pass without copying them
 //! - `http1`: carry HTTP/1 requests
 //! - `http2`: carry HTTP/2 requests, gRPC among them
 //! - [`pool`]: idle upstream connections
@@ -37,6 +38,8 @@ pub mod descriptors;
 pub mod destination;
 pub mod detect;
 pub mod dns;
+#[cfg(test)]
+mod fuzz;
 mod http1;
 mod http2;
 pub mod identity;
@@ -44,6 +47,7 @@ pub mod life;
 pub mod listener;
 mod local;
 pub mod logging;
+mod pipe;
 pub mod pool;
 pub mod reload;
 mod reply;

@@ -227,4 +227,29 @@ pub(super) mod tests {
             }
         }
     }
+
+    #[test]
+    fn no_message_is_too_strange() {
+        let asked = query(7, "shop.example");
+        let (kept, negative) = (reply(&asked, &[60, 30]), reply(&asked, &[]));
+        let corpus: [&[u8]; 3] = [&asked, &kept, &negative];
+        let words: [&[u8]; 5] = [&[0xc0, 12], &[63], &[0xff, 0xff], &[0, 41, 16, 0], &[0, 6, 0, 1]];
+        crate::fuzz::each(&corpus, &words, |bytes| {
+            // An answer stays the answer to its question, however long it was kept.
+            let lived = lifetime(bytes);
+            let mut renewed = bytes.to_vec();
+            if lived.is_some() {
+                renew(&mut renewed, [1, 2], 1);
+                assert_eq!((renewed.len(), &renewed[..2]), (bytes.len(), &[1, 2][..]));
+                assert!(lifetime(&renewed) <= lived);
+            }
+            if key(bytes).is_none() {
+                return lived.is_some();
+            }
+            let failed = failure(bytes);
+            assert!(answers(bytes, &failed) && lifetime(&failed).is_none());
+            assert_eq!(key(bytes), key(&[&[9, 9], &bytes[2..]].concat()));
+            true
+        });
+    }
 }

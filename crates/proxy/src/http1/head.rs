@@ -232,6 +232,7 @@ pub(crate) fn request<'a>(
         return Err(Refusal(400, "CONNECT with a body"));
     }
     // A target with an authority stands above the host field (RFC 9112, section 3.2.2).
+    let host_is_field = host.is_some();
     let (path, host) = match absolute(target) {
         Some((authority, path)) if !connect => (path, Some(authority)),
         _ => (target, host),
@@ -270,6 +271,11 @@ pub(crate) fn request<'a>(
     }
     if let Some(begins) = span.and_then(|span| span.begins(&incoming)) {
         line(out, "traceparent", begins.as_bytes());
+    }
+    if let Some(host) = host
+        && !host_is_field
+    {
+        line(out, "host", host.as_bytes());
     }
     if te_trailers {
         out.extend_from_slice(if upgrade.is_some() {

@@ -324,6 +324,8 @@ async fn linger(mut client: TcpStream) {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What the tests share: the sidecar as a process, and an HTTP client that reads what it answers.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[cfg(feature = "netns-tests")]
+#[cfg(any(feature = "netns-tests", feature = "program-tests"))]
 pub mod namespace;
 
 use std::collections::BTreeMap;

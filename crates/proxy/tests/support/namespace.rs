@@ -93,6 +93,13 @@ impl Namespace {
         namespace
     }
 
+    /// A command inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
     /// Runs a program inside and panics if it fails.
     pub fn run(&self, program: &str, args: &[&str]) {
         run("ip", &[&["netns", "exec", &self.name, program], args].concat());
@@ -200,7 +207,13 @@ impl Pod {
 
     /// Starts the sidecar as its own user, with `env`.
     pub fn sidecar(&self, env: &[(&str, &str)]) -> Sidecar {
-        self.start(&[], env)
+        self.start(&self.inside, &[], env)
+    }
+
+    /// Makes the peer a pod with a sidecar, too.
+    pub fn sidecar_of_peer(&self) -> Sidecar {
+        self.peer.rules(CAPTURE);
+        self.start(&self.peer, &[], &[])
     }
 
     /// Starts the sidecar as TPROXY wants it: as root, known by its group, and allowed to speak in others' names.
@@ -214,12 +227,12 @@ impl Pod {
 
     /// Starts the sidecar with at most `count` file descriptors.
     pub fn sidecar_with_descriptors(&self, count: u32) -> Sidecar {
-        self.start(&["prlimit", &format!("--nofile={count}:{count}")], &[])
+        self.start(&self.inside, &["prlimit", &format!("--nofile={count}:{count}")], &[])
     }
 
-    fn start(&self, before: &[&str], env: &[(&str, &str)]) -> Sidecar {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.inside.name]).args(before);
+    fn start(&self, namespace: &Namespace, before: &[&str], env: &[(&str, &str)]) -> Sidecar {
+        let mut command = namespace.command("env");
+        command.args(before);
         command.args(["setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--inh-caps=-all"]);
         command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]).envs(env.iter().copied());
         Sidecar::start(command)
