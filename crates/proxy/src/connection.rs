@@ -280,6 +280,7 @@ pub(crate) mod harness {
                 live: watch::Sender::new(Arc::new(live)).subscribe(),
                 places: Places::new(1000),
                 idle: 1000,
+                pipes: 1,
                 output: crate::access_log::Output::nowhere(),
                 tracer,
             };

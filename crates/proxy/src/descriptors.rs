@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::destination::Direction;
+use crate::pipe;
 use crate::settings::Descriptors;
 use crate::telemetry::{Limit, Side};
 
@@ -27,6 +28,8 @@ pub struct Shares {
     pub connections: usize,
     /// Idle upstream connections of all workers.
     pub idle: usize,
+    /// Pipes of each worker for bytes in bulk.
+    pub pipes: usize,
 }
 
 /// Divides `limit` descriptors, of which `open` are in use, among `workers` workers. What is `given` is kept as far as it
@@ -35,8 +38,10 @@ pub fn share(limit: usize, open: usize, workers: usize, given: Descriptors) -> S
     let free = limit.saturating_sub(open + OF_A_WORKER * workers);
     let free = free - RESERVE.min(free / 4);
     let idle = given.idle.unwrap_or_else(|| (free / 8).min(IDLE_OF_A_WORKER * workers)).min(free / 2);
-    let fits = ((free - idle) / 4).clamp(1, Semaphore::MAX_PERMITS);
-    Shares { connections: given.connections.unwrap_or(fits).min(fits), idle }
+    // A pipe takes two.
+    let pipes = (free / 32 / workers.max(1)).min(pipe::MOST);
+    let fits = (free.saturating_sub(idle + 2 * pipes * workers) / 4).clamp(1, Semaphore::MAX_PERMITS);
+    Shares { connections: given.connections.unwrap_or(fits).min(fits), idle, pipes }
 }
 
 /// Raises the limit of file descriptors as far as this process may, and says what it is: each connection takes two, and
@@ -102,23 +107,25 @@ mod tests {
     fn shares_never_exceed_the_limit() {
         for limit in [20, 64, 256, 1024, 65_536, 1 << 20] {
             for workers in [1, 2, 4] {
-                let Shares { connections, idle } = share(limit, 30, workers, NOTHING);
+                let Shares { connections, idle, pipes } = share(limit, 30, workers, NOTHING);
                 assert!(connections >= 1, "{limit}");
                 if limit > 128 {
-                    assert!(30 + idle + 4 * connections <= limit, "{limit}: {connections} {idle}");
-                    assert!(4 * connections > limit / 2 - 60, "{limit}: {connections} {idle}");
+                    let all = 30 + idle + 4 * connections + 2 * pipes * workers;
+                    assert!(all <= limit, "{limit}: {connections} {idle} {pipes}");
+                    assert!(4 * connections > limit / 2 - 100, "{limit}: {connections} {idle} {pipes}");
                 }
             }
         }
-        assert_eq!(share(1024, 30, 2, NOTHING), Shares { connections: 160, idle: 91 });
+        assert_eq!(share(1024, 30, 2, NOTHING), Shares { connections: 149, idle: 91, pipes: 11 });
+        assert_eq!(share(1 << 20, 30, 2, NOTHING).pipes, pipe::MOST);
     }
 
     #[test]
     fn what_is_given_is_kept_as_far_as_it_fits() {
         let given = Descriptors { connections: Some(10), idle: Some(0) };
-        assert_eq!(share(1024, 30, 2, given), Shares { connections: 10, idle: 0 });
+        assert_eq!(share(1024, 30, 2, given), Shares { connections: 10, idle: 0, pipes: 11 });
         let given = Descriptors { connections: Some(1_000_000), idle: Some(1_000_000) };
-        let Shares { connections, idle } = share(1024, 30, 2, given);
+        let Shares { connections, idle, .. } = share(1024, 30, 2, given);
         assert!(30 + idle + 4 * connections <= 1024, "{connections} {idle}");
     }
 

@@ -12,15 +12,21 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 /// Most bytes that one pipe holds, and so the most that a slow reader costs.
 const ROOM: usize = 256 * 1024;
 /// Most pipes of one worker. With these, kernel memory for them ends at 16 MiB a worker; whoever gets none copies.
-const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), lent: 0 }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), lent: 0, most: MOST }) };
 }
 
 struct Pool {
     idle: Vec<(OwnedFd, OwnedFd)>,
     lent: usize,
+    most: usize,
+}
+
+/// Lets this worker have `most` pipes, and not [`MOST`].
+pub(crate) fn allow(most: usize) {
+    POOL.with_borrow_mut(|pool| pool.most = most);
 }
 
 /// A pipe on loan, with what is in it.
@@ -35,7 +41,7 @@ impl Pipe {
     /// Borrows a pipe of this worker's. `None` if all are lent, or there are no descriptors for another.
     pub(crate) fn borrow() -> Option<Pipe> {
         POOL.with_borrow_mut(|pool| {
-            if pool.lent == MOST {
+            if pool.lent >= pool.most {
                 return None;
             }
             let ends = pool.idle.pop().or_else(make)?;

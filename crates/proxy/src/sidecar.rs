@@ -89,6 +89,7 @@ pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -
             live: live.subscribe(),
             places: places.clone(),
             idle: shares.idle.div_ceil(settings.workers),
+            pipes: shares.pipes,
             output: output.clone(),
             tracer: tracer.clone(),
         };

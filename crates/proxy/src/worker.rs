@@ -16,6 +16,7 @@ use crate::descriptors::Places;
 use crate::destination::Direction;
 use crate::life::{Life, Phase};
 use crate::listener;
+use crate::pipe;
 use crate::pool::Pool;
 use crate::settings::{Live, Ports};
 use crate::telemetry::Shard;
@@ -38,6 +39,8 @@ pub struct Worker {
     pub places: Places,
     /// Most idle upstream connections of this worker.
     pub idle: usize,
+    /// Most pipes of this worker for bytes in bulk.
+    pub pipes: usize,
     /// Where the access log goes.
     pub output: Output,
     /// Where spans go, if there is a collector.
@@ -118,6 +121,7 @@ pub fn start(index: usize, worker: Worker, listeners: Listeners) -> Result<(), S
                 return;
             }
         };
+        pipe::allow(worker.pipes);
         runtime.block_on(async move {
             let life = Arc::clone(&worker.life);
             let result = listen(Rc::new(Shared::new(worker)), listeners);
