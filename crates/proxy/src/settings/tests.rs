@@ -102,3 +102,24 @@ fn every_field_is_read() {
         assert!(asked.borrow().contains(&variable), "{variable}");
     }
 }
+
+/// Whatever a file says: settings, or errors that each name a field or a line.
+#[test]
+fn changed_files_are_read_or_refused() {
+    let corpus: [&[u8]; 4] = [
+        b"idleTimeout: 2h\nheadTimeout: 5s\naccessLog: off\nopaquePorts: []\n",
+        b"maxConnections: 100\nmaxHeaders: 50\nopaquePorts: [3306, 5432]\n",
+        b"inboundProtocols: {8080: http, \"9090\": grpc}\noutboundProtocols:\n  6379: redis\n",
+        b"# nothing\n",
+    ];
+    let words: [&[u8]; 8] = [b": ", b"- ", b"\n", b"{}", b"&a ", b"*a", b"---\n", b"99999999999999999999"];
+    crate::fuzz::each(&corpus, &words, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let read =
+            File::parse(&text).and_then(|file| Settings::read(&|_| None, &file, &Overrides::default()));
+        if let Err(errors) = &read {
+            assert!(!errors.is_empty() && errors.iter().all(|error| error.len() > 10), "{errors:?}");
+        }
+        read.is_ok()
+    });
+}
