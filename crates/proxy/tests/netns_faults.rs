@@ -127,8 +127,10 @@ fn an_address_that_swallows_everything_is_503() {
     let (code, body) = ask(pod.inside.connect((PEER_V4, 81).into()).unwrap(), "GET", "/");
     assert_eq!(code, 503, "{body}");
     assert!(body.contains("timed out") || body.contains("timeout"), "{body}");
-    let labels = ["reporter=\"source\"", "response_flags=\"UF\""];
-    assert_eq!(metric(&pod.metrics(&sidecar), "istio_requests_total", &labels), 1.0);
+    eventually("it is counted", || {
+        let labels = ["reporter=\"source\"", "response_flags=\"UF\""];
+        (metric(&pod.metrics(&sidecar), "istio_requests_total", &labels) == 1.0).then_some(())
+    });
 }
 
 #[test]
