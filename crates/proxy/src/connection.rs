@@ -258,6 +258,7 @@ pub(crate) mod harness {
     use crate::telemetry::Shard;
     use crate::trace::Tracer;
     use crate::worker::Worker;
+    use socket2::{Domain, Socket, Type};
 
     /// A worker with a server behind it.
     pub(crate) struct Harness {
@@ -290,10 +291,15 @@ pub(crate) mod harness {
 
         /// A client whose connection was captured on its way to the server.
         pub(crate) async fn client(&self, declared: Declared) -> TcpStream {
+            self.client_to(self.server.local_addr().unwrap(), declared).await
+        }
+
+        /// A client whose connection was captured on its way to `address`.
+        pub(crate) async fn client_to(&self, address: SocketAddr, declared: Declared) -> TcpStream {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, peer) = listener.accept().await.unwrap();
-            let route = Route { address: self.server.local_addr().unwrap(), declared };
+            let route = Route { address, declared };
             let shared = Rc::clone(&self.shared);
             let live = shared.live();
             let (direction, open) =
@@ -315,6 +321,15 @@ pub(crate) mod harness {
             head(&mut server).await;
             (client, server)
         }
+    }
+
+    /// An address that refuses connections while its socket is held: it is taken, and nobody listens. That of a listener
+    /// which was closed would be anybody's, such as another test's.
+    pub(crate) fn refusing() -> (Socket, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
     }
 
     /// Runs a test on a local runtime.

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::{Sidecar, closed, get, metric, patient};
+use support::{Sidecar, get, metric, patient, refusing};
 
 fn start(env: &[(&str, String)]) -> Sidecar {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
@@ -56,9 +56,7 @@ fn application(answers: Vec<String>) -> (u16, thread::JoinHandle<Vec<(SocketAddr
             stream.write_all(answer.as_bytes()).unwrap();
             (peer, String::from_utf8(head).unwrap())
         };
-        let asked = answers.into_iter().map(serve).collect();
-        closed(listener);
-        asked
+        answers.into_iter().map(serve).collect()
     });
     (port, asked)
 }
@@ -110,12 +108,12 @@ fn redirects_are_followed_on_the_same_host_only() {
 
 #[test]
 fn an_application_that_is_not_there_is_500_and_an_unknown_probe_400() {
-    let closed = closed(TcpListener::bind("127.0.0.1:0").unwrap());
+    let (_nobody, port) = refusing();
     let sidecar =
-        probing(HEALTH, serde_json::json!({"httpGet": {"path": "/", "port": closed}, "timeoutSeconds": 10}));
+        probing(HEALTH, serde_json::json!({"httpGet": {"path": "/", "port": port}, "timeoutSeconds": 10}));
     let (code, body) = get(agent(&sidecar), HEALTH);
     assert_eq!(code, 500);
-    assert!(body.contains(&closed.to_string()) && body.contains("refused"), "{body}");
+    assert!(body.contains(&port.to_string()) && body.contains("refused"), "{body}");
     assert_eq!(get(agent(&sidecar), "/app-health/web/readyz").0, 400);
 }
 
@@ -132,11 +130,11 @@ fn an_application_that_does_not_answer_is_500_after_the_probes_timeout() {
 #[test]
 fn a_tcp_probe_connects() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let sidecar = probing(HEALTH, serde_json::json!({"tcpSocket": {"port": port}, "timeoutSeconds": 10}));
-    assert_eq!(get(agent(&sidecar), HEALTH).0, 200);
-    closed(listener);
-    assert_eq!(get(agent(&sidecar), HEALTH).0, 500);
+    let (_nobody, refused) = refusing();
+    for (port, code) in [(listener.local_addr().unwrap().port(), 200), (refused, 500)] {
+        let sidecar = probing(HEALTH, serde_json::json!({"tcpSocket": {"port": port}, "timeoutSeconds": 10}));
+        assert_eq!(get(agent(&sidecar), HEALTH).0, code);
+    }
 }
 
 /// A gRPC server whose health is SERVING for service `good` and NOT_SERVING for any other.

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use support::{Sidecar, ask, closed, eventually, get, metric, patient};
+use support::{Sidecar, ask, eventually, get, metric, patient, refusing};
 
 const PORTS: [&str; 4] =
     ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
@@ -97,11 +97,11 @@ fn wait_succeeds_when_ready_and_fails_in_time() {
         command.args(["wait", &url, "--timeoutSeconds", seconds, "--periodMillis=50"]).output().unwrap()
     };
     assert!(wait(sidecar.port("readiness"), "60").status.success());
-    let closed = closed(TcpListener::bind("127.0.0.1:0").unwrap());
-    let failed = wait(closed, "1");
+    let (_nobody, port) = refusing();
+    let failed = wait(port, "1");
     assert_eq!(failed.status.code(), Some(1));
     let message = String::from_utf8(failed.stderr).unwrap();
-    assert!(message.contains("not ready in 1 s") && message.contains(&closed.to_string()), "{message}");
+    assert!(message.contains("not ready in 1 s") && message.contains(&port.to_string()), "{message}");
 }
 
 #[test]

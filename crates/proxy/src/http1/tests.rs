@@ -1,6 +1,6 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::connection::harness::{GET, Harness, OK, answer, head, rest, run, say, until};
+use crate::connection::harness::{GET, Harness, OK, answer, head, refusing, rest, run, say, until};
 use crate::destination::Direction;
 use crate::life::Phase;
 use crate::route::Declared;
@@ -240,12 +240,8 @@ fn upstream_failures_are_told_by_status_cause_and_flag() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(harness.counted(200, Flag::UpstreamReset, "a"), 1);
 
-        let Harness { server, shared } = harness;
-        drop(server);
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut harness = Harness { server: closed, shared };
-        let mut client = harness.client(Declared::Http).await;
-        harness.server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_nobody, address) = refusing();
+        let mut client = harness.client_to(address, Declared::Http).await;
         say(&mut client, GET).await;
         let text = rest(&mut client).await;
         assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("refused"), "{text}");

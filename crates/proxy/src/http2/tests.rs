@@ -3,9 +3,10 @@ use std::time::Duration;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use super::*;
-use crate::connection::harness::{Harness, run};
+use crate::connection::harness::{Harness, refusing, run};
 use crate::route::Declared;
 use crate::settings::{Limits, Live};
 use crate::telemetry::Limit;
@@ -18,7 +19,14 @@ where
     B: hyper::body::Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = harness.client(Declared::Nothing).await;
+    handshake(harness.client(Declared::Nothing).await).await
+}
+
+async fn handshake<B>(stream: TcpStream) -> Sender<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (sender, connection) =
         hyper::client::conn::http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
     tokio::task::spawn_local(connection);
@@ -132,10 +140,9 @@ fn many_streams_share_one_upstream_connection() {
 #[test]
 fn an_upstream_that_is_not_there_is_told_in_the_words_of_the_request() {
     run(async {
-        let mut harness = Harness::new().await;
-        let mut client = client(&harness).await;
-        // The connection that was opened ahead is refused, and so is every later one.
-        harness.server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let harness = Harness::new().await;
+        let (_nobody, address) = refusing();
+        let mut client = handshake(harness.client_to(address, Declared::Nothing).await).await;
         let response = client.send_request(grpc(Bytes::new())).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "14");

@@ -197,15 +197,23 @@ mod tests {
     fn spans_reach_the_collector_and_what_does_not_is_counted() {
         crate::connection::harness::run(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
-            let env = |name: &str| (name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").then(|| endpoint.clone());
-            let settings = Settings::read(&env).unwrap().unwrap();
+            let settings = |address: std::net::SocketAddr| {
+                let endpoint = format!("http://{address}/v1/traces");
+                let env =
+                    |name: &str| (name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").then(|| endpoint.clone());
+                Settings::read(&env).unwrap().unwrap()
+            };
             let counts = Arc::new(Spans::default());
             let (sender, spans) = tokio::sync::mpsc::channel(10);
             sender.send(ended(1, 200)).await.unwrap();
             sender.send(ended(2, 200)).await.unwrap();
             drop(sender);
-            let exporting = run(settings.clone(), Identity::unknown(), spans, Arc::clone(&counts));
+            let exporting = run(
+                settings(listener.local_addr().unwrap()),
+                Identity::unknown(),
+                spans,
+                Arc::clone(&counts),
+            );
             let collecting = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut text = String::new();
@@ -224,11 +232,11 @@ mod tests {
             assert_eq!(body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 2);
             assert_eq!((counts.exported.get(), counts.dropped.get()), (2, 0));
 
-            drop(listener);
+            let (_nobody, address) = crate::connection::harness::refusing();
             let (sender, spans) = tokio::sync::mpsc::channel(10);
             sender.send(ended(1, 200)).await.unwrap();
             drop(sender);
-            run(settings, Identity::unknown(), spans, Arc::clone(&counts)).await;
+            run(settings(address), Identity::unknown(), spans, Arc::clone(&counts)).await;
             assert_eq!((counts.exported.get(), counts.dropped.get()), (2, 1));
         });
     }

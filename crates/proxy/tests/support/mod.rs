@@ -6,10 +6,12 @@ pub mod namespace;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// A test that has to wait longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -112,13 +114,13 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     ask(TcpStream::connect(address).unwrap(), "GET", path)
 }
 
-/// Closes `listener` and gives its port once connections to it are refused: a process that another test is just starting
-/// holds our sockets open until it has begun.
-pub fn closed(listener: TcpListener) -> u16 {
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    eventually("the port is closed", || TcpStream::connect(address).err());
-    address.port()
+/// A port that refuses connections while its socket is held: it is taken, and nobody listens. The port of a listener that
+/// was closed would be anybody's, such as another test's.
+pub fn refusing() -> (Socket, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
 }
 
 /// A stream that fails a test instead of hanging it.
