@@ -8,6 +8,8 @@ mod running;
 use std::path::PathBuf;
 
 use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Builder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
@@ -49,6 +51,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the API server answered with this HTTP status.
+    pub fn is(&self, status: u16) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == status)
+    }
+}
+
 impl std::fmt::Display for Cluster {
     /// The address of its API server.
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
@@ -82,8 +91,49 @@ impl Cluster {
     /// # Errors
     /// [`Error::Refused`], [`Error::Silent`].
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        self.request(Request::get(path), path, Vec::new()).await
+    }
+
+    /// Creates an object in the collection at `path`; the answer is what was stored.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; 409 where it is there already.
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        self.request(Request::post(path).header(CONTENT_TYPE, JSON), path, written(object)).await
+    }
+
+    /// Replaces the object at `path`; the answer is what was stored.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; 409 where its `metadata.resourceVersion` is not the one that is there.
+    pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        self.request(Request::put(path).header(CONTENT_TYPE, JSON), path, written(object)).await
+    }
+
+    /// Changes the object at `path`; the answer is what was stored.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; 422 where a test of a JSON patch fails.
+    pub async fn patch(&self, path: &str, change: &Change<'_>) -> Result<Value, Error> {
+        let (kind, change) = match change {
+            Change::Json(change) => ("application/json-patch+json", change),
+            Change::Merge(change) => ("application/merge-patch+json", change),
+            Change::Apply(change) => ("application/apply-patch+yaml", change),
+        };
+        self.request(Request::patch(path).header(CONTENT_TYPE, kind), path, written(change)).await
+    }
+
+    /// Deletes the object at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; 404 where there is none.
+    pub async fn delete(&self, path: &str) -> Result<Value, Error> {
+        self.request(Request::delete(path), path, Vec::new()).await
+    }
+
+    async fn request(&self, request: Builder, path: &str, body: Vec<u8>) -> Result<Value, Error> {
         let silent = |message: String| Error::Silent { server: self.server.clone(), message };
-        let request = Request::get(path).body(Vec::new()).map_err(|e| silent(e.to_string()))?;
+        let request = request.body(body).map_err(|e| silent(e.to_string()))?;
         self.client.request(request).await.map_err(|e| match e {
             kube::Error::Api(status) => {
                 Error::Refused { what: path.to_owned(), code: status.code, message: status.message }
@@ -91,6 +141,23 @@ impl Cluster {
             other => silent(chain(&other)),
         })
     }
+}
+
+const JSON: &str = "application/json";
+
+fn written(object: &Value) -> Vec<u8> {
+    object.to_string().into_bytes()
+}
+
+/// What is to be changed of an object, in the API server's three ways.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// RFC 6902: a list of operations.
+    Json(&'a Value),
+    /// RFC 7386.
+    Merge(&'a Value),
+    /// Server-side apply; the path's query names the field manager.
+    Apply(&'a Value),
 }
 
 async fn config(which: &Which) -> Result<Config, String> {
