@@ -16,6 +16,7 @@ pub mod check;
 pub mod cluster;
 mod fields;
 pub mod injection;
+pub mod installation;
 pub mod manifest;
 pub mod merge;
 pub mod mistakes;

@@ -24,6 +24,7 @@ enum Command {
     Diff(Box<commands::diff::Diff>),
     Explain(Box<commands::explain::Explain>),
     Check(Box<commands::check::Check>),
+    Install(Box<commands::install::Install>),
     Certs(commands::certs::Certs),
     Completions(commands::completions::Completions),
 }
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Diff(command) => return command.run(),
         Command::Explain(command) => return command.run(),
         Command::Check(command) => return command.run(),
+        Command::Install(command) => command.run(),
         Command::Certs(command) => command.run(),
         Command::Completions(command) => command.run(CommandLine::command()),
     };

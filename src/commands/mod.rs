@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod inject;
+pub(crate) mod install;
 mod manifests;
 mod output;
 mod reload;

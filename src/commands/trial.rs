@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use outrigger::installation::registration;
 use outrigger::settings::Settings;
-use outrigger::webhook;
+use outrigger::yaml;
 use serde_json::json;
 
 /// A folder with what the printed commands name; gone when this is dropped.
@@ -24,7 +25,8 @@ impl Trial {
     /// The folder cannot be written.
     pub(super) fn new(address: SocketAddr, ca: &str, settings: &Settings) -> Result<Self, String> {
         let url = format!("https://{}/inject", reachable(address));
-        let configuration = webhook::configuration(&url, ca, settings);
+        let configuration = registration::at_url(&url, ca, &settings.installation_namespace);
+        let configuration = yaml::write(&configuration.map_err(|e| e.to_string())?);
         let folder = std::env::temp_dir().join(format!("outrigger-{}", std::process::id()));
         let trial = Self { folder, url, configuration };
         trial.write(ca).map_err(|error| {

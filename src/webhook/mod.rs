@@ -10,7 +10,6 @@
 
 mod admit;
 mod body;
-mod configuration;
 mod connection;
 mod limits;
 mod listener;
@@ -18,7 +17,6 @@ pub mod path;
 pub mod review;
 mod router;
 
-pub use configuration::configuration;
 pub use limits::Limits;
 pub use listener::{Listener, bind};
 pub use router::{Phase, Webhook, admin_router, router};

@@ -6,6 +6,7 @@
 mod back;
 mod documents;
 mod explain;
+mod install;
 mod packs;
 mod running;
 mod settings;

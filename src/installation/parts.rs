@@ -1,0 +1,48 @@
+//! The manifests, embedded: those of every installation, and those that are asked for.
+
+use std::collections::BTreeSet;
+
+/// What can be installed besides. Its name is that of its folder in `manifests/options`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Part {
+    /// HorizontalPodAutoscaler: more replicas under load
+    Hpa,
+    /// NetworkPolicy: who may speak to the webhook, and whom it may ask
+    NetworkPolicy,
+    /// ServiceMonitor, for the Prometheus operator
+    ServiceMonitor,
+    /// PrometheusRule: alerts, for the Prometheus operator
+    PrometheusRule,
+    /// A dashboard for Grafana, in a ConfigMap
+    Dashboard,
+}
+
+macro_rules! manifest {
+    ($file:literal) => {
+        include_str!(concat!("../../manifests/", $file))
+    };
+}
+
+const BEFORE: [&str; 4] = [
+    manifest!("0-namespace.yaml"),
+    manifest!("1-access.yaml"),
+    manifest!("1-configuration.yaml"),
+    manifest!("2-webhook.yaml"),
+];
+
+const PARTS: [(Part, &str); 5] = [
+    (Part::Hpa, manifest!("options/hpa/hpa.yaml")),
+    (Part::NetworkPolicy, manifest!("options/network-policy/network-policy.yaml")),
+    (Part::ServiceMonitor, manifest!("options/service-monitor/service-monitor.yaml")),
+    (Part::PrometheusRule, manifest!("options/prometheus-rule/prometheus-rule.yaml")),
+    (Part::Dashboard, manifest!("options/dashboard/dashboard.yaml")),
+];
+
+/// The registration. It comes last, so that no pod is sent to a webhook that is not there.
+pub(super) const REGISTRATION: &str = manifest!("3-registration.yaml");
+
+/// The files of an installation, in order.
+pub(super) fn texts(parts: &BTreeSet<Part>) -> impl Iterator<Item = &'static str> {
+    let chosen = PARTS.iter().filter(|(part, _)| parts.contains(part)).map(|(_, text)| *text);
+    BEFORE.into_iter().chain(chosen).chain([REGISTRATION])
+}

@@ -1,0 +1,241 @@
+use std::collections::BTreeSet;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::*;
+use crate::telemetry::Metrics;
+
+fn all_parts() -> BTreeSet<Part> {
+    Part::value_variants().iter().copied().collect()
+}
+
+fn canary() -> Options {
+    Options {
+        revision: "canary".to_owned(),
+        namespace: "mesh".to_owned(),
+        parts: all_parts(),
+        ..Options::default()
+    }
+}
+
+fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object.kind() == kind).map(|object| &object.value).collect()
+}
+
+#[test]
+fn without_options_the_texts_are_those_of_the_manifests() {
+    let objects = objects(&Options { parts: all_parts(), ..Options::default() }).unwrap();
+    let changed: Vec<_> = objects.iter().filter(|object| object.text.is_none()).map(Object::kind).collect();
+    assert_eq!(changed, ["Deployment"]); // whose replicas are the autoscaler's
+    let printed = yaml(&objects);
+    let read: Vec<Value> =
+        manifest::split(printed.as_bytes()).iter().filter_map(|document| document.parse().unwrap()).collect();
+    assert_eq!(read, objects.iter().map(|object| object.value.clone()).collect::<Vec<_>>());
+    assert!(printed.contains("# What the webhook may do, verb by verb."));
+}
+
+#[test]
+fn the_registration_comes_last_and_holds_no_bundle() {
+    let objects = objects(&Options::default()).unwrap();
+    assert_eq!(objects.last().unwrap().kind(), "MutatingWebhookConfiguration");
+    assert!(!json(&objects).to_string().contains("caBundle"));
+}
+
+#[test]
+fn another_revision_has_names_of_its_own_everywhere() {
+    let objects = objects(&canary()).unwrap();
+    for object in &objects {
+        let metadata = &object.value["metadata"];
+        let name = metadata["name"].as_str().unwrap();
+        match object.kind() {
+            "Namespace" => assert_eq!(name, "mesh"),
+            _ => assert!(["outrigger-canary", "outrigger-canary-dashboard"].contains(&name), "{name}"),
+        }
+        let namespace = metadata["namespace"].as_str();
+        assert!(namespace.is_none_or(|namespace| namespace == "mesh"), "{namespace:?}");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "outrigger-canary", "{}", object.title());
+        assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], "outrigger", "{}", object.title());
+        assert!(!object.value.to_string().contains("outrigger-system"), "{}", object.title());
+    }
+    let webhook = of_kind(&objects, "Deployment")[0];
+    let pod = &webhook["spec"]["template"];
+    assert_eq!(
+        webhook["spec"]["selector"]["matchLabels"],
+        json!({"app.kubernetes.io/name": "outrigger-canary"})
+    );
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "outrigger-canary");
+    assert_eq!(pod["spec"]["serviceAccountName"], "outrigger-canary");
+    assert_eq!(pod["spec"]["containers"][0]["name"], "outrigger");
+    let sources = &pod["spec"]["volumes"][0]["projected"]["sources"];
+    assert_eq!(sources[0]["configMap"]["name"], "outrigger-canary");
+    let may: Vec<_> = ["ClusterRole", "Role"].iter().flat_map(|kind| of_kind(&objects, kind)).collect();
+    let rules = may.iter().flat_map(|role| role["rules"].as_array().unwrap());
+    let named: BTreeSet<_> = rules.filter_map(|rule| rule["resourceNames"][0].as_str()).collect();
+    assert_eq!(named, BTreeSet::from(["outrigger-canary", "outrigger-canary-certificate"]));
+    let settings = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().unwrap();
+    assert!(settings.contains("\nrevision: canary\ninstallationNamespace: mesh\n"), "{settings}");
+    let rules = of_kind(&objects, "PrometheusRule")[0].to_string();
+    assert!(rules.contains(r#"{namespace=\"mesh\", service=\"outrigger-canary\"}"#), "{rules}");
+}
+
+#[test]
+fn a_revision_is_asked_for_by_its_own_label_alone() {
+    let objects = objects(&canary()).unwrap();
+    let registration = of_kind(&objects, "MutatingWebhookConfiguration")[0];
+    assert_eq!(registration["metadata"]["labels"]["istio.io/rev"], "canary");
+    let webhooks = registration["webhooks"].as_array().unwrap();
+    let names: Vec<_> = webhooks.iter().map(|webhook| webhook["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["rev.namespace.sidecar-injector.outrigger.dev", "rev.object.sidecar-injector.outrigger.dev"]
+    );
+    for (webhook, selector) in webhooks.iter().zip(["namespaceSelector", "objectSelector"]) {
+        let expressions = webhook[selector]["matchExpressions"].as_array().unwrap();
+        assert!(
+            expressions.contains(&json!({"key": "istio.io/rev", "operator": "In", "values": ["canary"]})),
+            "{webhook}"
+        );
+        let service = &webhook["clientConfig"]["service"];
+        assert_eq!((&service["namespace"], &service["name"]), (&json!("mesh"), &json!("outrigger-canary")));
+    }
+}
+
+#[test]
+fn a_revision_may_be_called_as_the_namespace_is() {
+    let options = Options { revision: "system".to_owned(), namespace: "mesh".to_owned(), ..canary() };
+    let objects = objects(&options).unwrap();
+    let rules = of_kind(&objects, "PrometheusRule")[0].to_string();
+    assert!(rules.contains(r#"{namespace=\"mesh\", service=\"outrigger-system\"}"#), "{rules}");
+    assert_eq!(of_kind(&objects, "Service")[0]["metadata"]["name"], "outrigger-system");
+}
+
+#[test]
+fn images_come_from_the_registry_that_is_named() {
+    let options = Options { registry: Some("registry.example/mesh/".to_owned()), ..Options::default() };
+    let objects = objects(&options).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let image = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(*image, json!(format!("registry.example/mesh/outrigger:{version}")));
+    let settings = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().unwrap();
+    for program in ["init", "proxy"] {
+        let image = format!("{program}: registry.example/mesh/outrigger-{program}:{version}\n");
+        assert!(settings.contains(&image), "{settings}");
+    }
+}
+
+#[test]
+fn replicas_are_the_deployments_or_the_fewest_of_the_autoscaler() {
+    let replicas = |replicas, parts| {
+        let objects = objects(&Options { replicas: Some(replicas), parts, ..Options::default() }).unwrap();
+        let scaler = of_kind(&objects, "HorizontalPodAutoscaler");
+        let scaler = scaler
+            .first()
+            .map(|scaler| (scaler["spec"]["minReplicas"].clone(), scaler["spec"]["maxReplicas"].clone()));
+        (of_kind(&objects, "Deployment")[0]["spec"].get("replicas").cloned(), scaler)
+    };
+    assert_eq!(replicas(2, BTreeSet::new()), (Some(json!(2)), None));
+    assert_eq!(replicas(2, all_parts()), (None, Some((json!(2), json!(10)))));
+    assert_eq!(replicas(12, all_parts()), (None, Some((json!(12), json!(12)))));
+}
+
+#[test]
+fn settings_of_a_file_stay_as_they_are_and_must_be_the_revisions() {
+    let install = |settings: &str| {
+        objects(&Options { settings: Some(settings.to_owned()), parts: BTreeSet::new(), ..canary() })
+    };
+    let text = "# ours\nrevision: canary\ninstallationNamespace: mesh\npolicy: disabled\n";
+    let installed = install(text).unwrap();
+    assert_eq!(of_kind(&installed, "ConfigMap")[0]["data"]["config.yaml"], text);
+    for (text, expected) in [
+        (
+            "policy: disabled\n",
+            "--config: revision is default, and --revision is canary; write `revision: canary` into the settings, or give --revision default",
+        ),
+        (
+            "revision: canary\n",
+            "--config: installationNamespace is outrigger-system, and --namespace is mesh; write `installationNamespace: mesh` into the settings, or give --namespace outrigger-system",
+        ),
+        ("polizy: off\n", "--config: line 1, column 1: polizy: unknown field `polizy`"),
+    ] {
+        let message = install(text).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn names_that_kubernetes_does_not_take_are_refused() {
+    for (revision, namespace, expected) in [
+        ("Canary", "mesh", "--revision Canary: is no name for Kubernetes"),
+        ("1-2", "mesh", "--revision 1-2: is no name for Kubernetes"),
+        ("a-", "mesh", "--revision a-: is no name for Kubernetes"),
+        ("", "mesh", "--revision : is no name for Kubernetes"),
+        ("tag-x", "mesh", "--revision tag-x: names that begin with tag- are those of tags"),
+        ("canary", "a.b", "--namespace a.b: is no name for Kubernetes"),
+    ] {
+        let message = Names::new(revision, namespace).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
+    let long = "r".repeat(54);
+    assert!(Names::new(&long, "mesh").unwrap_err().to_string().contains("longer than 53 characters"));
+    assert_eq!(Names::new(&long[1..], "mesh").unwrap().name.len(), 63);
+}
+
+#[test]
+fn a_tag_sends_pods_of_its_name_to_the_revisions_service() {
+    let tag = Tag::new("prod", Names::new("canary", "mesh").unwrap()).unwrap();
+    let objects = tag.objects().unwrap();
+    let [registration] = of_kind(&objects, "MutatingWebhookConfiguration")[..] else { panic!("{objects:?}") };
+    assert_eq!(registration["metadata"]["name"], "outrigger-tag-prod");
+    let labels = &registration["metadata"]["labels"];
+    assert_eq!((&labels["istio.io/rev"], &labels["istio.io/tag"]), (&json!("canary"), &json!("prod")));
+    for webhook in registration["webhooks"].as_array().unwrap() {
+        let service =
+            json!({"namespace": "mesh", "name": "outrigger-canary", "path": "/inject/tag/prod", "port": 443});
+        assert_eq!(webhook["clientConfig"], json!({"service": service}));
+        assert!(
+            webhook.to_string().contains(r#""key":"istio.io/rev","operator":"In","values":["prod"]"#),
+            "{webhook}"
+        );
+    }
+    for (tag, revision) in [("default", "canary"), ("canary", "canary")] {
+        assert!(Tag::new(tag, Names::new(revision, "mesh").unwrap()).is_err(), "{tag}");
+    }
+}
+
+#[test]
+fn the_registration_for_a_url_has_all_webhooks_and_the_ca() {
+    let registration = registration::at_url("https://127.0.0.1:8443/inject", "PEM\n", "mesh").unwrap();
+    let webhooks = registration["webhooks"].as_array().unwrap();
+    assert_eq!(webhooks.len(), 4);
+    for webhook in webhooks {
+        let expected = json!({"url": "https://127.0.0.1:8443/inject", "caBundle": "UEVNCg=="});
+        assert_eq!(webhook["clientConfig"], expected);
+        let exempt = &webhook["namespaceSelector"]["matchExpressions"][2]["values"];
+        let exempt = exempt
+            .as_array()
+            .or_else(|| webhook["namespaceSelector"]["matchExpressions"][1]["values"].as_array());
+        let wanted = crate::settings::EXEMPT_NAMESPACES.iter().chain(&["mesh"]).map(|n| json!(n));
+        assert_eq!(*exempt.unwrap(), wanted.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_are_there() {
+    let text = Metrics::new().text().unwrap();
+    let there: BTreeSet<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    let objects = objects(&Options { parts: all_parts(), ..Options::default() }).unwrap();
+    let dashboard = of_kind(&objects, "ConfigMap");
+    let dashboard = dashboard.iter().find_map(|map| map["data"]["outrigger.json"].as_str()).unwrap();
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let asked = dashboard.to_string() + &of_kind(&objects, "PrometheusRule")[0]["spec"].to_string();
+    let words = asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let named: BTreeSet<_> =
+        words.filter(|word| word.starts_with("outrigger_") || word.starts_with("sidecar_")).collect();
+    assert!(named.len() > 8, "{named:?}");
+    assert_eq!(named.difference(&there).collect::<Vec<_>>(), Vec::<&&str>::new());
+}
