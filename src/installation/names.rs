@@ -13,7 +13,7 @@ const SUFFIXES: [&str; 2] = ["certificate", "dashboard"];
 /// Fields whose value is not the installation's name, though it reads the same.
 const KEPT: [&str; 1] = ["app.kubernetes.io/part-of"];
 /// Lists whose members have names of their own.
-const OWN_NAMES: [&str; 3] = ["containers", "volumes", "volumeMounts"];
+const OWN_NAMES: [&str; 4] = ["containers", "volumes", "volumeMounts", "groups"];
 /// The longest name of a Service (RFC 1035 label).
 const LONGEST: usize = 63;
 

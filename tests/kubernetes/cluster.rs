@@ -14,12 +14,21 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The folder that `tests/kubernetes/up` filled.
 pub fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os("OUTRIGGER_TEST_CLUSTER") {
-        return folder.into();
-    }
+    std::env::var_os("OUTRIGGER_TEST_CLUSTER").map_or_else(|| cache().join("cluster"), PathBuf::from)
+}
+
+fn cache() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
-    cache.expect("HOME is set").join("outrigger-kubernetes/cluster")
+    cache.expect("HOME is set").join("outrigger-kubernetes")
+}
+
+/// A program that `tests/kubernetes/build` made, or a ready one.
+pub fn program(name: &str) -> PathBuf {
+    let ready = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| Path::new(&folder).join(name));
+    let program = ready.filter(|ready| ready.exists()).unwrap_or_else(|| cache().join("bin").join(name));
+    assert!(program.exists(), "{} is missing; tests/kubernetes/build {name} makes it", program.display());
+    program
 }
 
 /// The kubectl of the cluster under test.

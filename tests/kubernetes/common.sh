@@ -8,8 +8,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/outrigger-kubernetes
 binaries=$cache/bin
 images=$cache/images
 
-# The programs of a cluster, in the order in which they are built.
-programs=(etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns apps)
+# The programs of a cluster and of its tests, in the order in which they are built.
+programs=(etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns apps helm)
 
 # One line on stderr: stdout is for what a caller wants to read.
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2; }

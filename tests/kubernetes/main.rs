@@ -12,6 +12,7 @@ mod cluster;
 mod explain;
 mod install;
 mod merge_keys;
+mod packaging;
 mod pods;
 mod policy;
 mod services;
