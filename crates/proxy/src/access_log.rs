@@ -53,6 +53,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) duration: Duration,
+    /// Milliseconds from the whole request to the upstream's answer.
+    pub(crate) service_time: Option<u64>,
     pub(crate) forwarded_for: &'a [u8],
     pub(crate) user_agent: &'a [u8],
     pub(crate) request_id: &'a [u8],
@@ -181,6 +183,7 @@ impl Entry<'_> {
             received: 0,
             sent: 0,
             duration: Duration::ZERO,
+            service_time: None,
             forwarded_for: b"",
             user_agent: b"",
             request_id: b"",
@@ -215,7 +218,7 @@ impl Entry<'_> {
         let _ = match format {
             Format::Text => writeln!(
                 out,
-                "[{start}] \"{} {} {}\" {} {} {} - \"-\" {} {} {} - \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} {} {}",
+                "[{start}] \"{} {} {}\" {} {} {} - \"-\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} {} {}",
                 dash(self.method),
                 quoted(self.path.as_bytes()),
                 dash(self.protocol),
@@ -225,6 +228,7 @@ impl Entry<'_> {
                 self.received,
                 self.sent,
                 self.duration.as_millis(),
+                dash(&self.service_time.map(|time| time.to_string()).unwrap_or_default()),
                 quoted(self.forwarded_for),
                 quoted(self.user_agent),
                 quoted(self.request_id),
@@ -249,6 +253,7 @@ impl Entry<'_> {
                     "bytes_received": self.received,
                     "bytes_sent": self.sent,
                     "duration": self.duration.as_millis() as u64,
+                    "upstream_service_time": self.service_time,
                     "x_forwarded_for": value(self.forwarded_for),
                     "user_agent": value(self.user_agent),
                     "request_id": value(self.request_id),
@@ -313,6 +318,7 @@ mod tests {
             received: 10,
             sent: 20,
             duration: Duration::from_millis(1500),
+            service_time: Some(1200),
             forwarded_for: b"",
             user_agent: b"a \"b\"",
             request_id: b"id",
@@ -332,7 +338,7 @@ mod tests {
     #[test]
     fn text_is_envoys_format() {
         // A quarter of a second into March, less one and a half.
-        let expected = "[2026-02-28T23:59:59.750Z] \"GET /a HTTP/1.1\" 200 - via_upstream - \"-\" 10 20 1500 - \"-\" \
+        let expected = "[2026-02-28T23:59:59.750Z] \"GET /a HTTP/1.1\" 200 - via_upstream - \"-\" 10 20 1500 1200 \"-\" \
                         \"a \\\"b\\\"\" \"id\" \"shop\" \"10.0.0.1:8080\" InboundPassthroughCluster - 10.0.0.1:8080 \
                         10.0.0.2:4000 - default\n";
         assert_eq!(line(&entry(), Format::Text), expected);
@@ -361,6 +367,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line(&entry(), Format::Json)).unwrap();
         assert_eq!(value["user_agent"], "a \"b\"");
         assert_eq!(value["response_code"], 200);
+        assert_eq!(value["upstream_service_time"], 1200);
         assert_eq!(value["x_forwarded_for"], serde_json::Value::Null);
         assert_eq!(value["downstream_remote_address"], "10.0.0.2:4000");
     }

@@ -273,9 +273,19 @@ pub(crate) mod harness {
 
         /// With these settings, and spans.
         pub(crate) async fn with(live: Live, tracer: Option<Tracer>) -> Harness {
+            Harness::made(live, tracer, false).await
+        }
+
+        /// One whose responses say how long the upstream took; without, they are what the test's server sent.
+        pub(crate) async fn telling() -> Harness {
+            Harness::made(Live::default(), None, true).await
+        }
+
+        async fn made(live: Live, tracer: Option<Tracer>, debug_headers: bool) -> Harness {
             let worker = Worker {
                 ports: Ports::default(),
                 transparent: false,
+                debug_headers,
                 shard: Arc::new(Shard::default()),
                 life: Arc::new(Life::default()),
                 live: watch::Sender::new(Arc::new(live)).subscribe(),

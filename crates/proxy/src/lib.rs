@@ -20,7 +20,7 @@
 //! - [`tcp`]: carry bytes both ways
 //! - `pipe`: let bytes pass without copying them
 //! - `http1`: carry HTTP/1 requests
-//! - `http2`: carry HTTP/2 requests, gRPC among them
+//! - `http2`: carry HTTP/2 requests and tunnels, gRPC among them
 //! - [`pool`]: idle upstream connections
 //! - [`telemetry`]: counters and their text
 //! - [`access_log`]: a line for each request and connection

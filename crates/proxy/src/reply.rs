@@ -6,13 +6,19 @@ use std::io;
 use crate::telemetry::Flag;
 use crate::upstream;
 
+/// How many milliseconds the upstream took (Envoy's name).
+pub(crate) const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
+/// That the answer is ours for want of room (Envoy's name).
+pub(crate) const OVERLOADED: &str = "x-envoy-overloaded";
+
 /// A whole HTTP/1 response with status `code` and the line `text`, after which the connection ends.
-pub(crate) fn http1(code: u16, text: &str) -> Vec<u8> {
+pub(crate) fn http1(code: u16, overloaded: bool, text: &str) -> Vec<u8> {
     let reason =
         http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default();
     let length = text.len();
+    let overloaded = if overloaded { format!("{OVERLOADED}: true\r\n") } else { String::new() };
     format!(
-        "HTTP/1.1 {code} {reason}\r\ncontent-length: {length}\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n{text}"
+        "HTTP/1.1 {code} {reason}\r\ncontent-length: {length}\r\ncontent-type: text/plain\r\n{overloaded}connection: close\r\n\r\n{text}"
     )
     .into_bytes()
 }

@@ -84,6 +84,7 @@ pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -
         let worker = Worker {
             ports,
             transparent: settings.transparent,
+            debug_headers: settings.debug_headers,
             shard: telemetry.shard(index),
             life: Arc::clone(&life),
             live: live.subscribe(),

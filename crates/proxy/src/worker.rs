@@ -29,6 +29,8 @@ pub struct Worker {
     pub ports: Ports,
     /// Whether the application sees its clients' addresses.
     pub transparent: bool,
+    /// Whether responses say how long the upstream took, or that there was no room.
+    pub debug_headers: bool,
     /// This worker's counters.
     pub shard: Arc<Shard>,
     /// Where the sidecar stands.

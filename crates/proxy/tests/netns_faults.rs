@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use support::namespace::{PEER_V4, POD_V4, Pod};
-use support::{Sidecar, ask, eventually, metric, patient};
+use support::{PLAIN, Sidecar, ask, eventually, metric, patient};
 
 /// Accepts for ever; each connection is served by `serve` in a thread of its own.
 fn each(listener: TcpListener, serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) {
@@ -56,7 +56,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 #[test]
 fn one_byte_at_a_time() {
     let pod = Pod::new();
-    let sidecar = pod.sidecar(&[]);
+    let sidecar = pod.sidecar(&[PLAIN]);
     let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     each(pod.peer.listen(PEER_V4, 80), move |mut stream| {
         stream.set_nodelay(true).ok()?;
@@ -133,6 +133,49 @@ fn an_address_that_swallows_everything_is_503() {
     });
 }
 
+/// A connection from the pod whose own port is `port`, which is not one of those that the kernel chooses from.
+fn connect_from(pod: &Pod, port: u16, destination: SocketAddr) -> TcpStream {
+    pod.inside.enter(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(POD_V4, port).into()).unwrap();
+        socket.connect_timeout(&destination.into(), support::PATIENCE).unwrap();
+        patient(socket.into())
+    })
+}
+
+#[test]
+fn a_pod_without_a_free_port_says_that_it_is_overloaded() {
+    let pod = Pod::new();
+    let sidecar =
+        pod.sidecar(&[("OUTRIGGER_OUTBOUND_PROTOCOLS", "80=http"), ("OUTRIGGER_OPAQUE_PORTS", "9000")]);
+    pod.inside.run("sysctl", &["-q", "-w", "net.ipv4.ip_local_port_range=40000 40001"]);
+    let http = pod.peer.listen(PEER_V4, 80);
+    let bytes = pod.peer.listen(PEER_V4, 9000);
+    // Two of each kind hold both ports.
+    let mut held = Vec::new();
+    for port in [50_001, 50_002] {
+        let mut client = connect_from(&pod, port, (PEER_V4, 80).into());
+        client.write_all(GET).unwrap();
+        held.push((client, http.accept().unwrap()));
+        let client = connect_from(&pod, port + 10, (PEER_V4, 9000).into());
+        held.push((client, bytes.accept().unwrap()));
+    }
+    let mut client = connect_from(&pod, 50_003, (PEER_V4, 80).into());
+    client.write_all(GET).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("reset reason: overflow"), "{answer}");
+    assert!(answer.contains("\r\nx-envoy-overloaded: true\r\n"), "{answer}");
+    let mut client = connect_from(&pod, 50_013, (PEER_V4, 9000).into());
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    eventually("both are counted", || {
+        let text = pod.metrics(&sidecar);
+        let labels = ["reporter=\"source\"", "response_flags=\"UO\""];
+        let counted = |name: &str| metric(&text, name, &labels) == 1.0;
+        (counted("istio_requests_total") && counted("istio_tcp_connections_closed_total")).then_some(())
+    });
+}
+
 #[test]
 fn a_peer_that_vanishes_is_noticed_by_keep_alive() {
     let pod = Pod::new();
@@ -177,7 +220,7 @@ fn silent_clients_do_not_keep_others_waiting() {
 #[test]
 fn after_sigkill_clients_know_and_the_next_sidecar_serves() {
     let pod = Pod::new();
-    let mut sidecar = pod.sidecar(&[]);
+    let mut sidecar = pod.sidecar(&[PLAIN]);
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     each(pod.peer.listen(PEER_V4, 80), move |mut stream| {
         loop {
@@ -259,56 +302,59 @@ fn slow_readers_cost_a_bound_each() {
     assert!(peak < 40_000, "{CLIENTS} slow readers cost {peak} kB");
 }
 
-/// Ten thousand, or as many as this process may have both ends of, beside the other tests.
+/// Five thousand, or as many as a sidecar with this process's limit of descriptors carries in each direction, and this
+/// process may hold both ends of, beside the other tests.
 fn many() -> u32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let most = limit.maximum.unwrap_or(u64::MAX);
-    rustix::process::setrlimit(
-        rustix::process::Resource::Nofile,
-        rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum },
-    )
-    .unwrap();
     assert!(most >= 4096, "{most} descriptors are too few for this test");
-    // The sidecar gives less than a quarter of its descriptors to the connections of one direction.
-    10_000.min((most - 2000) / 6) as u32
+    5000.min((most - 2000) / 4) as u32
 }
 
+/// Ten thousand connections, half of them inbound; fewer where there are fewer than 22,000 descriptors.
 #[test]
 fn idle_connections_fit_into_memory() {
     let connections = many();
     let pod = Pod::new();
-    let sidecar = pod.sidecar(&[]);
+    let sidecar = pod.sidecar(&[("OUTRIGGER_MAX_IDLE_UPSTREAMS", "0")]);
     let idle = kilobytes(&sidecar, "VmRSS");
-    let listener = pod.peer.listen(PEER_V4, 80);
-    let (arrived, arrivals) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut stream = patient(stream);
-            stream.read_exact(&mut [0]).unwrap();
-            if arrived.send(stream).is_err() {
-                return;
-            }
-        }
-    });
-    // One after the other: the kernel's queue of a listener is short.
-    let both = move |_| {
-        let mut client = patient(TcpStream::connect((PEER_V4, 80)).unwrap());
-        client.write_all(b"\0").unwrap();
-        (client, arrivals.recv_timeout(support::PATIENCE).unwrap())
-    };
-    let mut ends: Vec<(TcpStream, TcpStream)> = pod.inside.enter(|| (0..connections).map(both).collect());
-    let text = pod.metrics(&sidecar);
-    let active = metric(&text, "outrigger_connections_active", &["reporter=\"source\""]);
-    assert_eq!(active, f64::from(connections));
+    let mut ends: Vec<(TcpStream, TcpStream)> = Vec::new();
+    for namespace in [&pod.inside, &pod.peer] {
+        // Many ports, and none of those that somebody listens on.
+        let ports = ["ip_local_port_range=1024 65000", "ip_local_reserved_ports=9000,15000-15100"];
+        namespace.run(
+            "sysctl",
+            &["-q", "-w", &format!("net.ipv4.{}", ports[0]), &format!("net.ipv4.{}", ports[1])],
+        );
+    }
+    for (from, to, address) in [(&pod.inside, &pod.peer, PEER_V4), (&pod.peer, &pod.inside, POD_V4)] {
+        let listener = to.listen(address, 9000);
+        // One after the other: the kernel's queue of a listener is short.
+        let both = |_| {
+            let mut client = patient(TcpStream::connect((address, 9000)).unwrap());
+            client.write_all(b"\0").unwrap();
+            let mut server = patient(listener.accept().unwrap().0);
+            server.read_exact(&mut [0]).unwrap();
+            (client, server)
+        };
+        ends.extend(from.enter(|| (0..connections).map(both).collect::<Vec<_>>()));
+    }
+    let active = metric(&pod.metrics(&sidecar), "outrigger_connections_active", &[]);
+    assert_eq!(active, f64::from(2 * connections));
     let full = kilobytes(&sidecar, "VmRSS");
-    println!("idle {idle} kB, with {connections} connections {full} kB");
-    assert!(full < idle + 12 * u64::from(connections), "{connections} connections cost {full} kB");
-    // The last one still carries.
-    let (client, server) = ends.last_mut().unwrap();
-    server.write_all(b"ok").unwrap();
-    let mut said = [0; 2];
-    client.read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"ok");
+    println!("idle {idle} kB, with {active} connections {full} kB");
+    assert!(full < idle + 12 * u64::from(2 * connections), "{active} connections cost {full} kB");
+    // The first and the last still carry.
+    let last = ends.len() - 1;
+    for place in [0, last] {
+        let (client, server) = &mut ends[place];
+        server.write_all(b"ok").unwrap();
+        let mut said = [0; 2];
+        client.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"ok");
+    }
 }
 
 /// The soak: `OUTRIGGER_SOAK_CONNECTIONS=2000000 cargo test … --test netns_faults -- thousands` is a day's worth.

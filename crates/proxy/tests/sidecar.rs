@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -54,6 +54,23 @@ fn a_direct_connection_to_a_capture_port_is_closed_and_counted() {
         let refused = metric(&text, "outrigger_connections_refused_total", &[&reporter, "reason=\"direct\""]);
         assert_eq!(refused, 1.0, "{text}");
         assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &[]), 0.0);
+    }
+}
+
+#[test]
+fn what_goes_nowhere_is_logged_as_such() {
+    let mut command = command();
+    command.env("OUTRIGGER_ACCESS_LOG", "errors").stdout(Stdio::piped());
+    let mut sidecar = Sidecar::start(command);
+    let mut log = BufReader::new(sidecar.child.stdout.take().unwrap());
+    for name in ["outbound", "inbound"] {
+        let mut stream = patient(TcpStream::connect(at(sidecar.port(name))).unwrap());
+        let (own, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        assert!(line.contains("] \"- - -\" 0 NR filter_chain_not_found - \"-\" 0 0 0 - "), "{line}");
+        assert!(line.ends_with(&format!(" {peer} {own} - -\n")), "{line}");
     }
 }
 

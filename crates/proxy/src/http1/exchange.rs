@@ -47,6 +47,8 @@ pub(super) struct Outcome {
     /// Bytes of the request beyond [`Exchange::out`], and of the response.
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// Milliseconds from the whole request to the upstream's answer.
+    pub(super) service_time: Option<u64>,
     /// The client may still be sending what nobody will read.
     pub(super) unread: bool,
     pub(super) next: Next,
@@ -93,7 +95,9 @@ struct Progress {
     code: Cell<u16>,
     received: Cell<u64>,
     sent: Cell<u64>,
-    uploaded: Cell<bool>,
+    /// When the whole request had come.
+    uploaded: Cell<Option<Instant>>,
+    service_time: Cell<Option<u64>>,
 }
 
 impl Exchange<'_, '_> {
@@ -156,7 +160,7 @@ impl Exchange<'_, '_> {
     ) -> Result<Finished, Failed> {
         let Exchange { captured, request, out, framing, reader, writer, buffer, last, idle } = self;
         let (mut from, mut to) = upstream.split();
-        progress.uploaded.set(framing.done());
+        progress.uploaded.set(framing.done().then(|| last.get()));
         let upload = async {
             // When the upstream reads no more it may still have answered; that decides.
             if to.write_all(out).await.is_err() {
@@ -177,7 +181,7 @@ impl Exchange<'_, '_> {
                 }
                 buffer.drain(..count);
             }
-            progress.uploaded.set(true);
+            progress.uploaded.set(Some(last.get()));
             // A client that goes away takes its request with it.
             loop {
                 if buffer.len() >= AHEAD {
@@ -216,6 +220,7 @@ impl Exchange<'_, '_> {
             flag: Flag::None,
             received: progress.received.get(),
             sent: progress.sent.get(),
+            service_time: progress.service_time.get(),
             unread: false,
             next: Next::Reset,
         };
@@ -269,10 +274,12 @@ impl Exchange<'_, '_> {
 
     /// Answers in the upstream's place.
     async fn answer(&mut self, code: u16, flag: Flag, text: &str) -> Outcome {
-        let text = reply::http1(code, text);
+        let overloaded = flag == Flag::Overflow && self.captured.shared.debug_headers;
+        let text = reply::http1(code, overloaded, text);
         // A client that has gone does not want to know.
         let _ = self.writer.write_all(&text).await;
-        Outcome { code, flag, received: 0, sent: text.len() as u64, unread: true, next: Next::Close }
+        let sent = text.len() as u64;
+        Outcome { code, flag, received: 0, sent, service_time: None, unread: true, next: Next::Close }
     }
 }
 
@@ -289,19 +296,24 @@ async fn download(
     let mut out = Vec::new();
     let (mut response, close) = loop {
         let end = response_head(captured, from, &mut buffer).await?;
-        last.set(Instant::now());
+        let now = Instant::now();
+        last.set(now);
         out.clear();
         let draining = captured.direction == Direction::Inbound && captured.shared.life.draining();
-        let close = draining || !request.keep_alive || !progress.uploaded.get();
-        let response =
-            head::response(&buffer[..end], request.method, captured.live.limits.headers, close, &mut out)
-                .map_err(Failed::Upstream)?;
+        let close = draining || !request.keep_alive || progress.uploaded.get().is_none();
+        // An answer that came before the whole request says nothing about the upstream.
+        let took = progress.uploaded.get().map(|uploaded| (now - uploaded).as_millis() as u64);
+        let shown = took.filter(|_| captured.shared.debug_headers);
+        let most = captured.live.limits.headers;
+        let response = head::response(&buffer[..end], request.method, most, close, shown, &mut out)
+            .map_err(Failed::Upstream)?;
         buffer.drain(..end);
         if response.status == 101 && !request.upgrade {
             return Err(Failed::Upstream("101 without a request to upgrade"));
         }
         if response.status >= 200 || response.tunnel {
             let close = close || response.framing == Framing::UntilClose;
+            progress.service_time.set(took);
             break (response, close);
         }
         // HTTP/1.0 knows no 1xx.
@@ -335,7 +347,7 @@ async fn download(
         excess = count < buffer.len();
         send(writer, &buffer[..count], progress).await?;
     }
-    Ok(Finished { response, close, excess, uploaded: progress.uploaded.get() })
+    Ok(Finished { response, close, excess, uploaded: progress.uploaded.get().is_some() })
 }
 
 async fn send(writer: &mut WriteHalf<'_>, bytes: &[u8], progress: &Progress) -> Result<(), Failed> {

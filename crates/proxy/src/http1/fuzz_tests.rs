@@ -119,12 +119,14 @@ fn a_response_that_is_passed_on_has_one_reading() {
         let mut taken = false;
         for method in ["GET", "HEAD", "CONNECT"] {
             let mut out = Vec::new();
-            let Ok(first) = head::response(&bytes[..end], method, 100, false, &mut out) else { continue };
+            let Ok(first) = head::response(&bytes[..end], method, 100, false, Some(1), &mut out) else {
+                continue;
+            };
             taken = true;
             assert_eq!(head::end(&out, 0), Ok(Some(out.len())), "one head became several");
             assert!(values(&out, "content-length").len() <= 1);
             let mut again = Vec::new();
-            match head::response(&out, method, 100, false, &mut again) {
+            match head::response(&out, method, 100, false, Some(1), &mut again) {
                 Ok(second) => assert_eq!(
                     (first.status, first.framing, first.tunnel),
                     (second.status, second.framing, second.tunnel)

@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::body::Framing;
+use crate::reply::SERVICE_TIME;
 use crate::settings::MOST_HEADERS;
 use crate::trace::context::{self, Span};
 
@@ -78,6 +79,7 @@ enum Field {
     ForwardedFor,
     UserAgent,
     Http2Settings,
+    ServiceTime,
     Other,
 }
 
@@ -97,6 +99,7 @@ fn field(name: &str) -> Field {
         16 if is("proxy-connection") => Field::ProxyConnection,
         17 if is("transfer-encoding") => Field::TransferEncoding,
         17 if is("x-forwarded-proto") => Field::ForwardedProto,
+        29 if is(SERVICE_TIME) => Field::ServiceTime,
         _ => Field::Other,
     }
 }
@@ -351,13 +354,15 @@ pub(crate) struct Response {
     pub(crate) tunnel: bool,
 }
 
-/// Reads the response head `bytes` of at most `most` fields to a request with `method`, and appends the head that goes to the client to `out`,
-/// with `connection: close` if it has to `close`.
+/// Reads the response head `bytes` of at most `most` fields to a request with `method`, and appends the head that goes to
+/// the client to `out`, with `connection: close` if it has to `close`, and the milliseconds that the upstream took if they
+/// are to be shown.
 pub(crate) fn response(
     bytes: &[u8],
     method: &str,
     most: usize,
     close: bool,
+    took: Option<u64>,
     out: &mut Vec<u8>,
 ) -> Result<Response, &'static str> {
     let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
@@ -402,8 +407,9 @@ pub(crate) fn response(
         None => Framing::UntilClose,
     };
     let close = close || framing == Framing::UntilClose;
+    let took = took.filter(|_| status >= 200 && !tunnel);
 
-    out.reserve(bytes.len() + 32);
+    out.reserve(bytes.len() + 64);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&[
         b'0' + (status / 100) as u8,
@@ -420,9 +426,13 @@ pub(crate) fn response(
             Field::Connection | Field::KeepAlive | Field::ProxyConnection => {}
             Field::Upgrade if !connection.upgrade => {}
             Field::ContentLength if std::mem::replace(&mut length_written, true) => {}
+            Field::ServiceTime if took.is_some() => {}
             _ if connection.ends(kind, header.name) => {}
             _ => line(out, header.name, header.value),
         }
+    }
+    if let Some(took) = took {
+        line(out, SERVICE_TIME, took.to_string().as_bytes());
     }
     if connection.upgrade {
         out.extend_from_slice(b"Connection: Upgrade\r\n");

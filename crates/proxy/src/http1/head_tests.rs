@@ -127,7 +127,7 @@ fn lines_end_with_cr_lf() {
 
 fn answered(text: &str, method: &str, close: bool) -> Result<(Response, String), &'static str> {
     let mut out = Vec::new();
-    response(text.as_bytes(), method, 100, close, &mut out)
+    response(text.as_bytes(), method, 100, close, None, &mut out)
         .map(|head| (head, String::from_utf8(out).unwrap()))
 }
 
@@ -175,4 +175,23 @@ fn responses_keep_order_and_case_and_say_when_the_connection_ends() {
     assert!(!answered("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "GET", false).unwrap().0.keep_alive);
     let closes = answered("HTTP/1.1 200 OK\r\n\r\n", "GET", false).unwrap();
     assert!(closes.1.contains("connection: close") && !closes.0.keep_alive);
+}
+
+#[test]
+fn the_upstreams_time_is_shown_where_there_is_an_answer() {
+    let shown = |text: &str, method: &str| {
+        let mut out = Vec::new();
+        response(text.as_bytes(), method, 100, false, Some(1234), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let before = "HTTP/1.1 200 OK\r\nX-Envoy-Upstream-Service-Time: 5\r\nContent-Length: 0\r\n\r\n";
+    let after = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-envoy-upstream-service-time: 1234\r\n\r\n";
+    assert_eq!(shown(before, "GET"), after, "ours is the last word");
+    for (text, method) in [
+        ("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", "GET"),
+        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", "GET"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "CONNECT"),
+    ] {
+        assert_eq!(shown(text, method), text);
+    }
 }

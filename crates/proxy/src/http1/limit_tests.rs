@@ -133,6 +133,39 @@ fn a_sampled_request_goes_on_under_a_span_of_its_own() {
 }
 
 #[test]
+fn the_upstreams_time_is_shown_unless_it_answers_before_the_request_is_whole() {
+    at_leisure(async {
+        let harness = Harness::telling().await;
+        for (request, rest) in [
+            (GET, ""),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo", "dy"),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo", ""),
+        ] {
+            let (mut client, mut server) = harness.asked(request).await;
+            say(&mut client, rest).await;
+            let body = request.split_once("\r\n\r\n").unwrap().1.to_owned() + rest;
+            until(&mut server, &body).await;
+            tokio::time::pause();
+            tokio::time::advance(std::time::Duration::from_millis(1500)).await;
+            tokio::time::resume();
+            say(
+                &mut server,
+                "HTTP/1.1 200 OK\r\nX-Envoy-Upstream-Service-Time: 7\r\nContent-Length: 0\r\n\r\n",
+            )
+            .await;
+            let answer = head(&mut client).await;
+            let shown = answer.to_ascii_lowercase();
+            let shown = shown.split("\r\nx-envoy-upstream-service-time: ").nth(1).unwrap();
+            let shown: u64 = shown.split("\r\n").next().unwrap().parse().unwrap();
+            match body.len() {
+                2 => assert_eq!(shown, 7, "the upstream's own: {answer}"),
+                _ => assert!((1500..30_000).contains(&shown), "{answer}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn without_a_collector_traces_pass_untouched() {
     run(async {
         let harness = Harness::new().await;

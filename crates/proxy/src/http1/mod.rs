@@ -225,7 +225,7 @@ impl Connection<'_> {
             self.captured.side().met(limit);
         }
         let Refusal(code, reason) = refusal;
-        let text = reply::http1(code, reason);
+        let text = reply::http1(code, false, reason);
         // A client that has gone does not want to know.
         let _ = writer.write_all(&text).await;
         tracing::debug!(peer = %self.captured.peer, code, reason, "refused a request");
@@ -234,6 +234,7 @@ impl Connection<'_> {
             flag: Flag::DownstreamProtocol,
             received: self.buffer.len() as u64,
             sent: text.len() as u64,
+            service_time: None,
             unread: true,
             next: Next::Close,
         };
@@ -284,6 +285,7 @@ impl Connection<'_> {
             received: outcome.received,
             sent: outcome.sent,
             duration,
+            service_time: outcome.service_time,
             forwarded_for: request.and_then(|request| request.forwarded_for).unwrap_or_default(),
             user_agent: request.and_then(|request| request.user_agent).unwrap_or_default(),
             request_id: request.map_or(b"", |request| request.request_id),

@@ -1,15 +1,19 @@
 //! Carry HTTP/2 requests, gRPC among them: to each client connection belongs one upstream connection, so that streams
 //! queue nowhere but where they would without us, and who resets or leaves is told apart.
 
+mod messages;
 mod prefixed;
 mod record;
 mod request_body;
+mod settings;
+mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
+use hyper::ext::Protocol;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -27,11 +32,13 @@ use crate::destination::Direction;
 use crate::life::Phase;
 use crate::local::LocalExecutor;
 use crate::telemetry::Flag;
+use crate::telemetry::http::Messages;
 use crate::trace::context::{self, Incoming as Context, Span};
 use crate::{reply, request_id, upstream};
 use prefixed::Prefixed;
 use record::{Record, Recorded};
 use request_body::RequestBody;
+use settings::{Extended, Watched};
 
 /// A peer that does not answer a ping in this time has gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,6 +61,7 @@ pub(crate) async fn serve(
         sender: RefCell::default(),
         number: Cell::new(0),
         streams: Cell::new(0),
+        messages: RefCell::default(),
         first: Mutex::new(first),
     });
     let limits = captured.live.limits;
@@ -70,6 +78,7 @@ pub(crate) async fn serve(
             .max_header_list_size(limits.head_bytes as u32)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
+            .enable_connect_protocol()
             .serve_connection(TokioIo::new(Prefixed::new(seen, client)), service)
     );
     let draining = async {
@@ -95,12 +104,22 @@ pub(crate) async fn serve(
 struct Upstream {
     captured: Rc<Captured>,
     /// The connection that takes streams, and the how many-th it is.
-    sender: RefCell<Option<SendRequest<RequestBody>>>,
+    sender: RefCell<Option<Sender>>,
     number: Cell<u64>,
     /// Requests that are being carried.
     streams: Cell<u32>,
+    /// The counters of the last gRPC request's messages, by its host; the next one most often has the same.
+    messages: RefCell<Option<(String, Arc<Messages>)>>,
     /// Held while connecting, so that one connection is opened for all streams that wait.
     first: Mutex<Option<io::Result<TcpStream>>>,
+}
+
+/// An upstream connection that takes streams.
+#[derive(Clone)]
+struct Sender {
+    requests: SendRequest<RequestBody>,
+    /// What the upstream says about extended CONNECT.
+    extended: Extended,
 }
 
 impl Upstream {
@@ -111,11 +130,24 @@ impl Upstream {
         }
     }
 
-    fn open(&self) -> Option<SendRequest<RequestBody>> {
-        self.sender.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    fn open(&self) -> Option<Sender> {
+        self.sender.borrow().as_ref().filter(|sender| !sender.requests.is_closed()).cloned()
     }
 
-    async fn sender(&self) -> io::Result<SendRequest<RequestBody>> {
+    /// The counters of gRPC messages to `host`.
+    fn messages(&self, host: &str) -> Arc<Messages> {
+        let mut last = self.messages.borrow_mut();
+        if let Some((of, messages)) = &*last
+            && of == host
+        {
+            return Arc::clone(messages);
+        }
+        let messages = self.captured.shared.shard.requests.messages(self.captured.direction, host);
+        *last = Some((host.to_owned(), Arc::clone(&messages)));
+        messages
+    }
+
+    async fn sender(&self) -> io::Result<Sender> {
         if let Some(sender) = self.open() {
             return Ok(sender);
         }
@@ -128,7 +160,8 @@ impl Upstream {
             None => self.captured.connect().await?,
         };
         let limits = &self.captured.live.limits;
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
+        let (stream, extended) = Watched::new(stream);
+        let (requests, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window)
             .initial_connection_window_size(limits.connection_window)
@@ -139,6 +172,7 @@ impl Upstream {
             .await
             .map_err(io::Error::other)?;
         tokio::task::spawn_local(connection);
+        let sender = Sender { requests, extended };
         *self.sender.borrow_mut() = Some(sender.clone());
         self.number.set(self.number.get() + 1);
         Ok(sender)
@@ -150,14 +184,14 @@ async fn carry(upstream: &Rc<Upstream>, request: Request<Incoming>) -> Response<
     let captured = &upstream.captured;
     let mut request = request;
     forwarded(request.headers_mut());
+    let addressed = address(&mut request);
     let span = captured.shared.tracer.as_ref().map(|tracer| traced(request.headers_mut(), tracer.ratio));
     let record = Rc::new(Record::new(upstream, span, &request));
-    if request.method() == Method::CONNECT {
-        return answer(record, 501, Flag::DownstreamProtocol, "CONNECT in HTTP/2 is not carried");
-    }
-    if let Err(reason) = address(&mut request) {
+    if let Err(reason) = addressed {
         return answer(record, 400, Flag::DownstreamProtocol, reason);
     }
+    let client = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+    let extended = request.extensions().get::<Protocol>().is_some();
     let (head, body) = request.into_parts();
     let mut body = RequestBody::new(body, Rc::clone(&record));
     let source = body.source();
@@ -168,10 +202,14 @@ async fn carry(upstream: &Rc<Upstream>, request: Request<Incoming>) -> Response<
             Err(error) => return answer(record, 503, upstream::flag(&error), &reply::unreachable(&error)),
         };
         let number = upstream.number.get();
+        // RFC 8441, section 3: to nobody who has not said so.
+        if extended && !sender.extended.wait(captured.live.limits.connect).await {
+            return answer(record, 501, Flag::DownstreamProtocol, "the upstream takes no extended CONNECT");
+        }
         if attempt > 0 {
             side.retried.add(1);
         }
-        let sending = sender.try_send_request(Request::from_parts(head.clone(), body));
+        let sending = sender.requests.try_send_request(Request::from_parts(head.clone(), body));
         let sent = match record.deadline() {
             None => sending.await,
             Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
@@ -183,7 +221,16 @@ async fn carry(upstream: &Rc<Upstream>, request: Request<Incoming>) -> Response<
         let error = match sent {
             Ok(response) => {
                 source.borrow_mut().settle();
-                let (head, body) = response.into_parts();
+                if let Some(client) = client
+                    && response.status().is_success()
+                {
+                    return tunnel::open(record, client, response);
+                }
+                let (mut head, body) = response.into_parts();
+                let took = record.service_time();
+                if let Some(took) = took.filter(|_| captured.shared.debug_headers) {
+                    head.headers.insert(reply::SERVICE_TIME, HeaderValue::from(took));
+                }
                 record.answered(head.status, &head.headers);
                 return Response::from_parts(head, Recorded::new(Either::Left(body), record));
             }
@@ -277,6 +324,9 @@ fn answer(record: Rc<Record>, code: u16, flag: Flag, text: &str) -> Response<Res
         *response.status_mut() = StatusCode::OK;
     } else {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    if flag == Flag::Overflow && record.captured().shared.debug_headers {
+        response.headers_mut().insert(reply::OVERLOADED, HeaderValue::from_static("true"));
     }
     record.failed(flag);
     record.answered(response.status(), response.headers());

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Buf;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::Upstream;
+use super::messages::Counting;
 use crate::access_log::Entry;
 use crate::connection::Captured;
 use crate::telemetry::http::Key;
@@ -36,6 +37,12 @@ pub(super) struct Record {
     forwarded_for: Option<HeaderValue>,
     grpc: bool,
     grpc_status: Cell<Option<u16>>,
+    /// Counts the messages of gRPC.
+    messages: Option<Counting>,
+    /// When the whole request had come.
+    uploaded: Cell<Option<Instant>>,
+    /// Milliseconds from then to the upstream's answer.
+    service_time: Cell<Option<u64>>,
     code: Cell<u16>,
     flag: Cell<Flag>,
     /// The whole response went to the client.
@@ -45,15 +52,16 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new<B>(upstream: &Rc<Upstream>, span: Option<Span>, request: &Request<B>) -> Record {
+    pub(super) fn new<B: Body>(upstream: &Rc<Upstream>, span: Option<Span>, request: &Request<B>) -> Record {
         let (captured, started) = (Rc::clone(&upstream.captured), Instant::now());
+        let whole = request.body().is_end_stream();
         let streams = upstream.streams.get() + 1;
         upstream.streams.set(streams);
         if streams == captured.live.limits.streams {
             captured.side().met(Limit::Streams);
         }
         let field = |name: &str| request.headers().get(name).cloned();
-        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let asked = request.headers().get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()));
         let limit = [captured.live.limits.request, asked].into_iter().flatten().min();
         Record {
@@ -67,8 +75,11 @@ impl Record {
             user_agent: field("user-agent"),
             request_id: field("x-request-id"),
             forwarded_for: field("x-forwarded-for"),
-            grpc: kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")),
+            grpc: kind.starts_with(b"application/grpc"),
             grpc_status: Cell::default(),
+            messages: framed(kind).then(|| Counting::new(upstream.messages(host(request.uri())))),
+            uploaded: Cell::new(whole.then_some(started)),
+            service_time: Cell::default(),
             code: Cell::new(0),
             flag: Cell::new(Flag::None),
             whole: Cell::new(false),
@@ -91,6 +102,13 @@ impl Record {
         self.grpc
     }
 
+    /// The upstream's answer came: how many milliseconds after the whole request. One that came before that says
+    /// nothing about the upstream.
+    pub(super) fn service_time(&self) -> Option<u64> {
+        self.service_time.set(self.uploaded.get().map(|uploaded| uploaded.elapsed().as_millis() as u64));
+        self.service_time.get()
+    }
+
     /// The response's head goes to the client.
     pub(super) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
         self.code.set(status.as_u16());
@@ -102,8 +120,24 @@ impl Record {
     }
 
     /// Bytes of the request came.
-    pub(super) fn receive(&self, count: usize) {
-        self.received.set(self.received.get() + count as u64);
+    pub(super) fn receive(&self, bytes: &[u8]) {
+        self.received.set(self.received.get() + bytes.len() as u64);
+        if let Some(messages) = &self.messages {
+            messages.request(bytes);
+        }
+    }
+
+    /// The whole request has come.
+    pub(super) fn uploaded(&self) {
+        self.uploaded.set(Some(Instant::now()));
+    }
+
+    /// Bytes of the response go to the client.
+    pub(super) fn send(&self, bytes: &[u8]) {
+        self.sent.set(self.sent.get() + bytes.len() as u64);
+        if let Some(messages) = &self.messages {
+            messages.response(bytes);
+        }
     }
 
     fn grpc_status_of(&self, headers: &HeaderMap) {
@@ -126,7 +160,7 @@ impl Drop for Record {
         if flag == Flag::UpstreamTimeout {
             captured.side().met(Limit::Request);
         }
-        let host = self.uri.authority().map_or("", |authority| authority.as_str());
+        let host = host(&self.uri);
         let duration = self.started.elapsed();
         let key = Key {
             direction: captured.direction,
@@ -165,6 +199,7 @@ impl Drop for Record {
             received: self.received.get(),
             sent: self.sent.get(),
             duration,
+            service_time: self.service_time.get(),
             forwarded_for: &bytes(&self.forwarded_for),
             user_agent: &bytes(&self.user_agent),
             request_id: &bytes(&self.request_id),
@@ -174,6 +209,16 @@ impl Drop for Record {
             peer: captured.peer,
         });
     }
+}
+
+fn host(uri: &Uri) -> &str {
+    uri.authority().map_or("", |authority| authority.as_str())
+}
+
+/// Whether the content type is gRPC's own, whose messages can be counted; gRPC-Web's are framed otherwise.
+fn framed(kind: &[u8]) -> bool {
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Why a body ends before its end.
@@ -220,7 +265,7 @@ impl<B: Body> Recorded<B> {
 
 impl<B> Body for Recorded<B>
 where
-    B: Body<Error = Broken> + Unpin,
+    B: Body<Data = Bytes, Error = Broken> + Unpin,
 {
     type Data = B::Data;
     type Error = B::Error;
@@ -244,7 +289,7 @@ where
             Some(Err(error)) => record.failed(broken(error.as_ref())),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    record.sent.set(record.sent.get() + data.remaining() as u64);
+                    record.send(data);
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     record.grpc_status_of(trailers);

@@ -99,12 +99,15 @@ impl Body for RequestBody {
         let frame = ready!(Pin::new(&mut source.incoming).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
-                source.record.receive(data.len());
+                source.record.receive(data);
                 source.keep(Part::Data(data.clone()), data.len());
             } else if let Some(trailers) = frame.trailers_ref() {
                 source.keep(Part::Trailers(trailers.clone()), 0);
             }
             this.given = source.kept.len();
+        }
+        if frame.is_none() || source.incoming.is_end_stream() {
+            source.record.uploaded();
         }
         Poll::Ready(frame)
     }

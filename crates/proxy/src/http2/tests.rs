@@ -374,3 +374,77 @@ fn a_sampled_request_goes_on_under_a_span_of_its_own() {
         assert_eq!(seen, goes_on);
     });
 }
+
+#[test]
+fn messages_of_grpc_are_counted_while_they_pass() {
+    run(async {
+        let harness = Rc::new(Harness::new().await);
+        serve_with(&harness, |request: Request<Incoming>| async {
+            request.into_body().collect().await.unwrap();
+            let frames = [&b"\0\0\0\0\x01a\0\0"[..], b"\0\0\0\0\0\0\0\x02bc"].map(Bytes::from);
+            Ok(Response::new(StreamBody::new(tokio_stream(frames.map(Frame::data).map(Ok::<_, Infallible>)))))
+        });
+        let mut client = client(&harness).await;
+        let ask = |kind: &'static str, host: &str| {
+            let request = Request::post(format!("http://{host}/s/m")).header("content-type", kind);
+            request.body(Full::new(Bytes::from_static(b"\0\0\0\0\x03one\0\0\0\0\0"))).unwrap()
+        };
+        for (kind, host) in [
+            ("application/grpc", "shop"),
+            ("application/grpc+proto", "shop"),
+            ("application/grpc;x", "till"),
+            // Framed otherwise, or not at all.
+            ("application/grpc-web-text", "web"),
+            ("application/json", "web"),
+        ] {
+            let response = client.send_request(ask(kind, host)).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        }
+        let counted = |host: &str| {
+            let messages = harness.shared.shard.requests.messages(Direction::Inbound, host);
+            (messages.requests.get(), messages.responses.get())
+        };
+        assert_eq!([counted("shop"), counted("till"), counted("web")], [(4, 6), (2, 3), (0, 0)]);
+    });
+}
+
+#[test]
+fn the_upstreams_time_is_shown_unless_it_answers_before_the_request_is_whole() {
+    run(async {
+        let harness = Rc::new(Harness::telling().await);
+        serve_with(&harness, |request: Request<Incoming>| async {
+            if request.uri().path() != "/unfinished" {
+                request.into_body().collect().await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let theirs = Response::builder().header("x-envoy-upstream-service-time", "0");
+            Ok(theirs.body(Full::new(Bytes::from("late"))).unwrap())
+        });
+        let mut whole = client(&harness).await;
+        for body in [Bytes::new(), Bytes::from("body")] {
+            let response = whole.send_request(grpc(body)).await.unwrap();
+            let took: u64 =
+                response.headers()["x-envoy-upstream-service-time"].to_str().unwrap().parse().unwrap();
+            assert!((19..20_000).contains(&took), "{took} ms");
+        }
+        let mut unfinished = client(&harness).await;
+        let body = StreamBody::new(Endless);
+        let request = Request::post("http://shop/unfinished").body(body).unwrap();
+        let response = unfinished.send_request(request).await.unwrap();
+        assert_eq!(response.headers()["x-envoy-upstream-service-time"], "0", "the upstream's own");
+    });
+}
+
+/// A body that never ends.
+struct Endless;
+
+impl futures_core::Stream for Endless {
+    type Item = Result<Frame<Bytes>, Infallible>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Pending
+    }
+}

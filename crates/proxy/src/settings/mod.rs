@@ -34,6 +34,9 @@ pub struct Settings {
     pub descriptors: Descriptors,
     /// TPROXY: the application sees its clients' addresses. `ISTIO_META_INTERCEPTION_MODE`, REDIRECT.
     pub transparent: bool,
+    /// Whether responses say how long the upstream took (`x-envoy-upstream-service-time`), or that there was no room
+    /// (`x-envoy-overloaded`). `proxyHeaders.envoyDebugHeaders` of Istio's ProxyConfig, true.
+    pub debug_headers: bool,
     /// How the sidecar leaves.
     pub drain: Drain,
     /// Who this pod is, for labels.

@@ -52,6 +52,7 @@ pub(super) fn settings(
                 _ => None,
             },
         ),
+        debug_headers: !config.no_debug_headers,
         drain: Drain {
             termination: config.termination_drain.unwrap_or(Duration::from_secs(5)),
             exit_on_zero: reader.boolean("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", false),
@@ -74,6 +75,7 @@ struct ProxyConfig {
     status_port: Option<i64>,
     proxy_admin_port: Option<i64>,
     termination_drain: Option<Duration>,
+    no_debug_headers: bool,
 }
 
 struct Reader<'a> {
@@ -342,6 +344,13 @@ impl Reader<'_> {
         config.concurrency = number("concurrency");
         config.status_port = number("statusPort");
         config.proxy_admin_port = number("proxyAdminPort");
+        if let Some(given) = value.pointer("/proxyHeaders/envoyDebugHeaders/disabled") {
+            config.no_debug_headers = given.as_bool().unwrap_or_else(|| {
+                let field = "proxyHeaders.envoyDebugHeaders.disabled";
+                self.errors.push(format!("PROXY_CONFIG {field}: {given}: expected true or false"));
+                false
+            });
+        }
         if let Some(given) = value.get("terminationDrainDuration") {
             config.termination_drain = given.as_str().and_then(duration);
             if config.termination_drain.is_none() {

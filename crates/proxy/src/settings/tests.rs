@@ -14,7 +14,7 @@ fn the_defaults_are_the_contract() {
     let settings = read(&[], &Overrides::default()).unwrap();
     assert_eq!(settings.ports, Ports::default());
     assert_eq!(settings.drain.termination, Duration::from_secs(5));
-    assert!(!settings.drain.exit_on_zero);
+    assert!(!settings.drain.exit_on_zero && settings.debug_headers);
     assert!(settings.workers >= 1);
 }
 
@@ -23,7 +23,11 @@ fn environment_and_flags_move_ports() {
     let env = [
         ("ENVOY_STATUS_PORT", "25021"),
         ("ENVOY_PROMETHEUS_PORT", "25090"),
-        ("PROXY_CONFIG", r#"{"statusPort": 25020, "terminationDrainDuration": "1m30s", "concurrency": 3}"#),
+        (
+            "PROXY_CONFIG",
+            r#"{"statusPort": 25020, "terminationDrainDuration": "1m30s", "concurrency": 3,
+             "proxyHeaders": {"envoyDebugHeaders": {"disabled": true}}}"#,
+        ),
     ];
     let flags = Overrides { admin_port: Some("25000".into()), ..Overrides::default() };
     let settings = read(&env, &flags).unwrap();
@@ -32,6 +36,7 @@ fn environment_and_flags_move_ports() {
     assert_eq!(settings.ports.agent, 25020);
     assert_eq!(settings.ports.admin, 25000);
     assert_eq!(settings.workers, 3);
+    assert!(!settings.debug_headers);
     assert_eq!(settings.drain.termination, Duration::from_secs(90));
 }
 
@@ -41,12 +46,17 @@ fn all_errors_come_at_once_and_name_variable_and_value() {
         ("ENVOY_STATUS_PORT", "http"),
         ("MINIMUM_DRAIN_DURATION", "5 parsecs"),
         ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "maybe"),
-        ("PROXY_CONFIG", r#"{"statusPort": 70000}"#),
+        (
+            "PROXY_CONFIG",
+            r#"{"statusPort": 70000, "proxyHeaders": {"envoyDebugHeaders": {"disabled": "no"}}}"#,
+        ),
         ("OUTRIGGER_BIND", "localhost"),
     ];
     let errors = read(&env, &Overrides::default()).unwrap_err();
-    assert_eq!(errors.len(), 5, "{errors:#?}");
-    for part in ["ENVOY_STATUS_PORT=\"http\"", "5 parsecs", "maybe", "70000", "localhost"] {
+    assert_eq!(errors.len(), 6, "{errors:#?}");
+    for part in
+        ["ENVOY_STATUS_PORT=\"http\"", "5 parsecs", "maybe", "70000", "envoyDebugHeaders", "localhost"]
+    {
         assert!(errors.iter().any(|error| error.contains(part)), "{part} in {errors:#?}");
     }
 }

@@ -82,31 +82,57 @@ impl Histogram {
     }
 }
 
-/// One worker's counters. The lock is free except for the moment of a scrape.
+/// What tells one count of gRPC messages from another.
+pub type MessagesKey = (Direction, Arc<str>);
+
+/// The counters of gRPC messages of one direction and host.
 #[derive(Debug, Default)]
-pub struct Requests(Mutex<HashMap<Key, Arc<Series>>>);
+pub struct Messages {
+    /// Messages of clients.
+    pub requests: Counter,
+    /// Messages of servers.
+    pub responses: Counter,
+}
+
+/// One worker's counters. The locks are free except for the moment of a scrape.
+#[derive(Debug, Default)]
+pub struct Requests {
+    series: Mutex<HashMap<Key, Arc<Series>>>,
+    messages: Mutex<HashMap<MessagesKey, Arc<Messages>>>,
+}
 
 impl Requests {
     /// The counters of `key`.
     pub fn series(&self, mut key: Key) -> Arc<Series> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         if map.len() >= MOST_SERIES && !map.contains_key(&key) {
             key.host = "other".into();
         }
         Arc::clone(map.entry(key).or_default())
     }
 
-    fn all(&self) -> Vec<(Key, Arc<Series>)> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.iter().map(|(key, series)| (key.clone(), Arc::clone(series))).collect()
+    /// The counters of gRPC messages that go `direction` to `host`.
+    pub fn messages(&self, direction: Direction, host: &str) -> Arc<Messages> {
+        let mut map = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key: MessagesKey = (direction, host.into());
+        if map.len() >= MOST_SERIES && !map.contains_key(&key) {
+            key.1 = "other".into();
+        }
+        Arc::clone(map.entry(key).or_default())
     }
+}
+
+/// All of one worker's counters.
+fn all<K: Clone, V>(map: &Mutex<HashMap<K, Arc<V>>>) -> Vec<(K, Arc<V>)> {
+    let map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect()
 }
 
 impl Telemetry {
     /// The metrics of HTTP requests.
     pub(super) fn http(&self, text: &mut Text) {
         let mut sums: HashMap<Key, Series> = HashMap::new();
-        for (key, series) in self.shards.iter().flat_map(|shard| shard.requests.all()) {
+        for (key, series) in self.shards.iter().flat_map(|shard| all(&shard.requests.series)) {
             let sum = sums.entry(key).or_default();
             sum.requests.add(series.requests.get());
             sum.duration.merge(&series.duration);
@@ -135,6 +161,33 @@ impl Telemetry {
             text.family(name, "histogram", help);
             for (labels, series) in &lines {
                 histogram(text, name, labels, choose(series), scale);
+            }
+        }
+        self.messages(text);
+    }
+
+    /// The metrics of gRPC messages. They have no labels of a request, as they are counted while it runs.
+    fn messages(&self, text: &mut Text) {
+        let mut sums: HashMap<MessagesKey, Messages> = HashMap::new();
+        for (key, messages) in self.shards.iter().flat_map(|shard| all(&shard.requests.messages)) {
+            let sum = sums.entry(key).or_default();
+            sum.requests.add(messages.requests.get());
+            sum.responses.add(messages.responses.get());
+        }
+        let mut lines: Vec<(String, Messages)> = sums
+            .into_iter()
+            .map(|((direction, host), sum)| (peers(direction, &self.identity, &host), sum))
+            .collect();
+        lines.sort_by(|one, other| one.0.cmp(&other.0));
+        type Choose = fn(&Messages) -> &Counter;
+        let counters: [(&str, &str, Choose); 2] = [
+            ("istio_request_messages_total", "gRPC messages of clients.", |messages| &messages.requests),
+            ("istio_response_messages_total", "gRPC messages of servers.", |messages| &messages.responses),
+        ];
+        for (name, help, choose) in counters {
+            text.family(name, "counter", help);
+            for (labels, messages) in &lines {
+                text.line(name, labels.trim_end_matches(','), choose(messages).get());
             }
         }
     }
@@ -201,12 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_counted_by_host_over_all_workers() {
+        let telemetry = Telemetry::new(2, Identity::unknown());
+        telemetry.shard(0).requests.messages(Direction::Outbound, "shop").requests.add(3);
+        telemetry.shard(1).requests.messages(Direction::Outbound, "shop").requests.add(4);
+        telemetry.shard(1).requests.messages(Direction::Outbound, "till").responses.add(5);
+        let text = telemetry.render();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("istio_re")).collect();
+        let value = |name: &str, host: &str| {
+            let service = format!("destination_service=\"{host}\"");
+            let line = lines.iter().find(|line| line.starts_with(name) && line.contains(&service)).unwrap();
+            // Istio's labels end there for these two.
+            line.split_once("destination_cluster=\"unknown\"} ").unwrap().1.to_owned()
+        };
+        assert_eq!(value("istio_request_messages_total{", "shop"), "7");
+        assert_eq!(value("istio_response_messages_total{", "shop"), "0");
+        assert_eq!(value("istio_response_messages_total{", "till"), "5");
+    }
+
+    #[test]
     fn made_up_hosts_do_not_grow_without_bound() {
         let requests = Requests::default();
         for number in 0..5000 {
             requests.series(key(&number.to_string())).add(Duration::ZERO, 0, 0);
         }
-        let all = requests.all();
+        let all = all(&requests.series);
         assert_eq!(all.len(), MOST_SERIES + 1);
         let other = all.iter().find(|(key, _)| &*key.host == "other").unwrap();
         assert_eq!(other.1.requests.get(), 4000);

@@ -16,6 +16,10 @@ use socket2::{Domain, Socket, Type};
 /// A test that has to wait longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Has the sidecar pass responses on as they are, byte for byte.
+pub const PLAIN: (&str, &str) =
+    ("PROXY_CONFIG", r#"{"proxyHeaders": {"envoyDebugHeaders": {"disabled": true}}}"#);
+
 /// A running sidecar. Dropping it kills it.
 pub struct Sidecar {
     pub child: Child,

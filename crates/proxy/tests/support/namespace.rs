@@ -1,10 +1,11 @@
-//! A pod's network namespace and that of a peer, joined by a veth pair, with capture rules as Istio sets them.
+//! A pod's network namespace and that of a peer, joined by a veth pair, with capture by `outrigger-init`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -18,55 +19,9 @@ pub const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1
 /// A service address whose port 80 leads to the pod's port 8080, as kube-proxy on the node would do it.
 pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 
-/// The default rules of Istio's init container, for REDIRECT.
-const CAPTURE: &str = "
-table inet capture {
-  chain prerouting {
-    type nat hook prerouting priority dstnat;
-    tcp dport { 15020, 15021, 15090 } return
-    meta l4proto tcp redirect to :15006
-  }
-  chain output {
-    type nat hook output priority -100;
-    oifname lo ip saddr 127.0.0.6 return
-    oifname lo ip6 saddr ::6 return
-    oifname lo ip daddr != 127.0.0.1 meta skuid 1337 meta l4proto tcp redirect to :15006
-    oifname lo ip6 daddr != ::1 meta skuid 1337 meta l4proto tcp redirect to :15006
-    oifname lo meta skuid != 1337 return
-    meta skuid 1337 return
-    ip daddr 127.0.0.1 return
-    ip6 daddr ::1 return
-    meta l4proto tcp redirect to :15001
-  }
-}";
-
-/// The same for TPROXY: inbound connections keep their addresses.
-const TRANSPARENT: &str = "
-table inet capture {
-  chain prerouting {
-    type filter hook prerouting priority mangle;
-    meta l4proto tcp meta mark 1337 ct mark set mark
-    meta l4proto tcp meta mark 1337 return
-    iifname lo meta mark != 1338 return
-    tcp dport { 15020, 15021, 15090 } return
-    meta l4proto tcp ct state related,established meta mark set 1337 accept
-    meta nfproto ipv4 ip daddr != 127.0.0.1 meta l4proto tcp tproxy ip to :15006 meta mark set 1337 accept
-    meta nfproto ipv6 ip6 daddr != ::1 meta l4proto tcp tproxy ip6 to :15006 meta mark set 1337 accept
-  }
-  chain steer {
-    type route hook output priority mangle;
-    oifname lo meta mark 1337 return
-    oifname lo ip daddr != 127.0.0.1 meta skgid 1337 meta mark set 1338
-    oifname lo ip6 daddr != ::1 meta skgid 1337 meta mark set 1338
-    meta l4proto tcp ct mark 1337 meta mark set ct mark
-  }
-  chain output {
-    type nat hook output priority -100;
-    meta skgid 1337 return
-    oifname lo return
-    meta l4proto tcp redirect to :15001
-  }
-}";
+/// How a pod's traffic gets to the sidecar: `outrigger-init`'s words for it.
+const REDIRECT: &str = "REDIRECT";
+const TPROXY: &str = "TPROXY";
 
 const SERVICE: &str = "
 table ip service {
@@ -115,6 +70,14 @@ impl Namespace {
         });
     }
 
+    /// Captures all as a pod's init container does, but for what kubelet and Prometheus ask the sidecar itself.
+    fn capture(&self, mode: &str) {
+        let all = ["-m", mode, "-i", "*", "-b", "*", "-d", "15020,15021,15090", "--backend", "nftables"];
+        self.run(init(), &all);
+        // The kernel finishes the address that outrigger-init adds on its own time, too.
+        self.await_routes(&["local ::6 "]);
+    }
+
     fn rules(&self, text: &str) {
         self.run("nft", &[text]);
     }
@@ -157,20 +120,15 @@ pub struct Pod {
 
 impl Pod {
     pub fn new() -> Pod {
-        Pod::captured(CAPTURE)
+        Pod::captured(REDIRECT)
     }
 
     /// A pod whose inbound connections are captured by TPROXY.
     pub fn transparent() -> Pod {
-        let pod = Pod::captured(TRANSPARENT);
-        for family in ["-4", "-6"] {
-            pod.inside.run("ip", &[family, "rule", "add", "fwmark", "1337", "lookup", "133"]);
-            pod.inside.run("ip", &[family, "route", "add", "local", "default", "dev", "lo", "table", "133"]);
-        }
-        pod
+        Pod::captured(TPROXY)
     }
 
-    fn captured(rules: &str) -> Pod {
+    fn captured(mode: &str) -> Pod {
         assert!(
             rustix::process::geteuid().is_root(),
             "the feature netns-tests makes network namespaces: run these tests as root, or without the feature"
@@ -188,12 +146,11 @@ impl Pod {
             namespace.run("ip", &["addr", "add", v6, "dev", "eth0", "nodad"]);
             namespace.run("ip", &["link", "set", "eth0", "up"]);
         }
-        inside.run("ip", &["addr", "add", "::6/128", "dev", "lo", "nodad"]);
         inside.run("ip", &["route", "add", "default", "via", "10.9.0.1"]);
         // The kernel finishes IPv6 addresses on its own time.
-        inside.await_routes(&["local fd09::2 ", "local ::6 ", "multicast ff00::/8 dev eth0 "]);
+        inside.await_routes(&["local fd09::2 ", "multicast ff00::/8 dev eth0 "]);
         peer.await_routes(&["local fd09::1 ", "multicast ff00::/8 dev eth0 "]);
-        inside.rules(rules);
+        inside.capture(mode);
         peer.rules(SERVICE);
         peer.run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
         let folder = std::env::temp_dir().join(format!("outrigger-netns-{id}"));
@@ -212,7 +169,7 @@ impl Pod {
 
     /// Makes the peer a pod with a sidecar, too.
     pub fn sidecar_of_peer(&self) -> Sidecar {
-        self.peer.rules(CAPTURE);
+        self.peer.capture(REDIRECT);
         self.start(&self.peer, &[], &[])
     }
 
@@ -223,6 +180,11 @@ impl Pod {
         command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]);
         command.env("ISTIO_META_INTERCEPTION_MODE", "TPROXY");
         Sidecar::start(command)
+    }
+
+    /// Starts the sidecar by way of `before`: a program and its arguments, which runs the rest.
+    pub fn sidecar_by(&self, before: &[&str], env: &[(&str, &str)]) -> Sidecar {
+        self.start(&self.inside, before, env)
     }
 
     /// Starts the sidecar with at most `count` file descriptors.
@@ -249,6 +211,22 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(self.program.parent().unwrap());
     }
+}
+
+/// The path of `outrigger-init`, which is built if it has not been: of another package's programs, cargo tells a test
+/// nothing.
+fn init() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--locked", "--package", "outrigger-init", "--message-format", "json"]);
+        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let said = String::from_utf8_lossy(&built.stdout);
+        let messages = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut paths = messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned()));
+        let errors = String::from_utf8_lossy(&built.stderr);
+        paths.next_back().unwrap_or_else(|| panic!("cargo built no outrigger-init: {errors}"))
+    })
 }
 
 fn run(program: &str, args: &[&str]) {
