@@ -22,12 +22,12 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use outrigger::certificates::{Identity, make};
+use outrigger::certificates::{Identity, make, unix_now};
 use outrigger::injection::Injector;
 use outrigger::settings::Settings;
 use outrigger::telemetry::Metrics;
 use outrigger::webhook::review::{Answer, Review, Verdict};
-use outrigger::webhook::{Limits, Listener, Phase, Webhook, bind, router};
+use outrigger::webhook::{Around, Limits, Listener, Phase, Webhook, bind, router};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_rustls::rustls::crypto::ring;
@@ -59,6 +59,7 @@ fn main() {
             Arc::new(Metrics::new()),
             Limits::default(),
             in_phase,
+            Around::default(),
         );
         let servers = [Server::start("injects", router(webhook)), Server::start("allows", only_allows())];
         let replicas: Vec<_> = (0..REPLICAS).map(|n| request(&replica(&pod, n))).collect();
@@ -137,9 +138,9 @@ struct Server {
 
 impl Server {
     fn start(name: &str, router: Router) -> Self {
-        let made = make(&["127.0.0.1".to_owned()], 1).unwrap();
+        let made = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
         let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
-        let config = watch::channel(identity.server_config().unwrap()).1;
+        let config = watch::channel(Some(identity.server_config().unwrap())).1;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(made.ca.as_bytes()).unwrap()).unwrap();
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod changes;
 pub mod check;
 pub mod cluster;
 mod fields;
@@ -20,6 +21,7 @@ pub mod installation;
 pub mod manifest;
 pub mod merge;
 pub mod mistakes;
+pub mod notice;
 pub mod patch;
 pub mod policy;
 pub mod provenance;

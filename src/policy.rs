@@ -173,6 +173,8 @@ pub struct Facts<'a> {
     pub namespace: &'a str,
     /// The labels of the Namespace object, where it is known.
     pub namespace_labels: Option<&'a Value>,
+    /// The revision's tag by which the pod was sent: another name of it.
+    pub tag: Option<&'a str>,
 }
 
 impl<'a> Facts<'a> {
@@ -307,7 +309,7 @@ fn revision(facts: &Facts, settings: &Settings) -> Verdict {
     } else {
         ("pod's label istio.io/rev", facts.label(REVISION_LABEL)?)
     };
-    (asked != settings.revision).then(|| {
+    (asked != settings.revision && Some(asked) != facts.tag).then(|| {
         (
             Reason::RevisionMismatch,
             format!("the {place} asks for revision {asked:?}, and this is revision {:?}", settings.revision),

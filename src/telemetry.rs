@@ -68,6 +68,12 @@ pub struct Outcome {
     result: &'static str,
 }
 
+/// One label called `hash`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Hash {
+    hash: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
@@ -121,6 +127,19 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// When the served certificate expires, in Unix seconds.
     pub certificate_expiry: Gauge<f64, AtomicU64>,
+    /// Whether this replica leads: 1, or 0.
+    pub leader: Gauge,
+    /// Certificates that were made, by this replica as the leader.
+    pub certificates_made: Counter,
+    /// Steps of keeping the certificate that failed.
+    pub certificate_errors: Counter,
+    /// Events: written, counted (the same again), dropped (too many), failed.
+    pub events: ByReason,
+    /// Whether all namespaces have been read: 1, or 0.
+    pub namespaces_synced: Gauge,
+    /// How often `caBundle` was written.
+    pub ca_bundle_writes: Counter,
+    settings: Family<Hash, Gauge>,
     certificate_reloads: Family<Outcome, Counter>,
     settings_reloads: Family<Outcome, Counter>,
 }
@@ -152,9 +171,16 @@ impl Metrics {
                 "timeout",
             ]),
             rejected_connections: ByReason::of(&["too_many"]),
-            handshake_failures: ByReason::of(&["tls", "plain_http", "timeout", "closed"]),
+            handshake_failures: ByReason::of(&["tls", "plain_http", "timeout", "closed", "no_certificate"]),
             accept_errors: Counter::default(),
             certificate_expiry: Gauge::default(),
+            events: ByReason::of(&["written", "counted", "dropped", "failed"]),
+            namespaces_synced: Gauge::default(),
+            leader: Gauge::default(),
+            certificates_made: Counter::default(),
+            certificate_errors: Counter::default(),
+            ca_bundle_writes: Counter::default(),
+            settings: Family::default(),
             certificate_reloads: Family::default(),
             settings_reloads: Family::default(),
         };
@@ -218,6 +244,33 @@ impl Metrics {
             "Changed settings taken up or refused, by result",
             self.settings_reloads.clone(),
         );
+        r.register(
+            "events",
+            "Events about pods and settings, by what became of them: written, counted, dropped, failed",
+            self.events.0.clone(),
+        );
+        r.register(
+            "namespaces_synced",
+            "Whether all namespaces have been read: 1 or 0",
+            self.namespaces_synced.clone(),
+        );
+        r.register("leader", "Whether this replica leads: 1 or 0", self.leader.clone());
+        r.register(
+            "certificates_made",
+            "Certificates made by this replica as the leader",
+            self.certificates_made.clone(),
+        );
+        r.register(
+            "certificate_errors",
+            "Steps of keeping the certificate that failed",
+            self.certificate_errors.clone(),
+        );
+        r.register("ca_bundle_writes", "Writes of caBundle", self.ca_bundle_writes.clone());
+        r.register(
+            "settings_info",
+            "The hash of the settings in force, the same on all replicas; always 1",
+            self.settings.clone(),
+        );
         r.register("build_info", "Version of this program; always 1", build);
         self
     }
@@ -226,6 +279,12 @@ impl Metrics {
     pub fn certificate_reloaded(&self, taken_up: bool) {
         let result = if taken_up { "success" } else { "failure" };
         self.certificate_reloads.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// The settings with this hash are in force.
+    pub fn settings(&self, hash: &str) {
+        self.settings.clear();
+        self.settings.get_or_create(&Hash { hash: hash.to_owned() }).set(1);
     }
 
     /// Changed settings were taken up, or refused.
@@ -263,7 +322,9 @@ mod tests {
         let rows = docs.filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
         let named = |name: &&str| name.starts_with("sidecar_") || name.starts_with("outrigger_");
         let documented: BTreeSet<_> = rows.map(|(name, _)| name).filter(named).collect();
-        let text = Metrics::new().text().unwrap();
+        let metrics = Metrics::new();
+        metrics.settings("0");
+        let text = metrics.text().unwrap();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let names = samples.filter_map(|line| line.split(['{', ' ']).next());
         let there: BTreeSet<_> = names

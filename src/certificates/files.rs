@@ -1,20 +1,14 @@
-//! A certificate and its key in files, watched by their contents.
-//!
-//! Contents, not events: a kubelet swaps the `..data` link of a mounted Secret, and whoever watches the files
-//! themselves misses that from the second time on.
+//! A certificate and its key in files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::{Facts, Identity, Unusable, unix_now, written_date};
+use super::{Facts, Identity, Served, Unusable, unix_now, written_date};
+use crate::changes;
 use crate::telemetry::Metrics;
-
-/// How often the files are read.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a certificate and its key are.
 #[derive(Debug, Clone)]
@@ -37,13 +31,6 @@ struct Contents {
     key: Result<Vec<u8>, String>,
 }
 
-/// A certificate that may be served.
-#[derive(Debug)]
-struct Served {
-    config: Arc<ServerConfig>,
-    facts: Facts,
-}
-
 impl Files {
     /// Reads the files, and keeps the returned configuration up to date from then on: a changed certificate
     /// that is good is published, a bad one is reported, and the last good one stays. Runs until all receivers
@@ -51,51 +38,39 @@ impl Files {
     ///
     /// # Errors
     /// The files cannot be read, do not belong together, or are expired.
-    pub fn serve(self, metrics: Arc<Metrics>) -> Result<watch::Receiver<Arc<ServerConfig>>, Problem> {
+    pub fn serve(self, metrics: Arc<Metrics>) -> Result<watch::Receiver<Served>, Problem> {
         let contents = self.read();
-        let served = self.check(&contents)?;
-        announce(&self.certificate, &served.facts, &metrics);
-        let (publisher, receiver) = watch::channel(served.config);
+        let (config, facts) = self.check(&contents)?;
+        announce(&self.place(), &facts, &metrics);
+        let (publisher, receiver) = watch::channel(Some(config));
         tokio::spawn(self.watch(contents, publisher, metrics));
         Ok(receiver)
     }
 
-    async fn watch(
-        self,
-        mut known: Contents,
-        publisher: watch::Sender<Arc<ServerConfig>>,
-        metrics: Arc<Metrics>,
-    ) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // The two files change one after the other: a change counts when it was seen twice.
-        let mut seen_once = None;
+    async fn watch(self, mut known: Contents, publisher: watch::Sender<Served>, metrics: Arc<Metrics>) {
         loop {
             tokio::select! {
                 () = publisher.closed() => return,
-                _ = ticks.tick() => {}
+                found = changes::next(&known, || self.read()) => known = found,
             }
-            let found = self.read();
-            if found == known {
-                seen_once = None;
-            } else if seen_once.as_ref() != Some(&found) {
-                seen_once = Some(found);
-            } else {
-                match self.check(&found) {
-                    Ok(served) => {
-                        announce(&self.certificate, &served.facts, &metrics);
-                        publisher.send_replace(served.config);
-                        // Counted last, so that whoever sees the count meets the certificate.
-                        metrics.certificate_reloaded(true);
-                    }
-                    Err(problem) => {
-                        tracing::error!(%problem, "changed certificate refused; the last good one stays");
-                        metrics.certificate_reloaded(false);
-                    }
+            let checked = self.check(&known);
+            let taken_up = checked.is_ok();
+            match checked {
+                Ok((config, facts)) => {
+                    announce(&self.place(), &facts, &metrics);
+                    publisher.send_replace(Some(config));
                 }
-                (known, seen_once) = (found, None);
+                Err(problem) => {
+                    tracing::error!(%problem, "changed certificate refused; the last good one stays");
+                }
             }
+            // Counted last, so that whoever sees the count meets the certificate.
+            metrics.certificate_reloaded(taken_up);
         }
+    }
+
+    fn place(&self) -> String {
+        self.certificate.display().to_string()
     }
 
     fn read(&self) -> Contents {
@@ -103,7 +78,7 @@ impl Files {
         Contents { certificate: read(&self.certificate), key: read(&self.key) }
     }
 
-    fn check(&self, contents: &Contents) -> Result<Served, Problem> {
+    fn check(&self, contents: &Contents) -> Result<(Arc<ServerConfig>, Facts), Problem> {
         let unreadable = |what, path: &Path, error: &String| {
             Problem(format!("cannot read the {what} {}: {error}", path.display()))
         };
@@ -121,7 +96,7 @@ impl Files {
                 self.certificate.display()
             )));
         }
-        Ok(Served { config: identity.server_config().map_err(unusable)?, facts })
+        Ok((identity.server_config().map_err(unusable)?, facts))
     }
 
     fn name(&self, problem: Unusable) -> Problem {
@@ -136,12 +111,13 @@ impl Files {
     }
 }
 
-fn announce(path: &Path, facts: &Facts, metrics: &Metrics) {
+/// Says in log and metrics which certificate is served from now on; `place` is where it comes from.
+pub fn announce(place: &str, facts: &Facts, metrics: &Metrics) {
     let until = written_date(facts.not_after);
     metrics.certificate_expiry.set(facts.not_after as f64);
-    tracing::info!(certificate = %path.display(), names = %facts.names.join(", "), until, "serving certificate");
+    tracing::info!(certificate = place, names = %facts.names.join(", "), until, "serving certificate");
     if facts.not_before > unix_now() {
         let from = written_date(facts.not_before);
-        tracing::warn!(certificate = %path.display(), from, "the certificate is not valid yet: clients refuse it");
+        tracing::warn!(certificate = place, from, "the certificate is not valid yet: clients refuse it");
     }
 }

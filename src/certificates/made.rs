@@ -9,8 +9,6 @@ use rcgen::{
 
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::unix_now;
-
 /// Clocks of others may be slow.
 const SLACK: u64 = 5 * 60;
 
@@ -36,17 +34,17 @@ pub enum Error {
     Made(#[from] rcgen::Error),
 }
 
-/// Makes a CA and a leaf for DNS names and addresses, on ECDSA P-256, valid from now for `days`.
+/// Makes a CA and a leaf for DNS names and addresses, on ECDSA P-256, valid for `days` from `now`, in Unix seconds.
 ///
 /// # Errors
 /// A name that is no DNS name (a leading `*.` is taken) and no address.
-pub fn make(names: &[String], days: u32) -> Result<Made, Error> {
+pub fn make(names: &[String], days: u32, now: i64) -> Result<Made, Error> {
     for name in names {
         ServerName::try_from(name.strip_prefix("*.").unwrap_or(name))
             .map_err(|_| Error::Name(name.clone()))?;
     }
     let ca_key = KeyPair::generate()?;
-    let mut ca = lasting(CertificateParams::default(), days);
+    let mut ca = lasting(CertificateParams::default(), days, now);
     ca.distinguished_name = called("Outrigger CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -54,7 +52,7 @@ pub fn make(names: &[String], days: u32) -> Result<Made, Error> {
     let issuer = Issuer::new(ca, ca_key);
 
     let key = KeyPair::generate()?;
-    let mut leaf = lasting(CertificateParams::new(names)?, days);
+    let mut leaf = lasting(CertificateParams::new(names)?, days, now);
     leaf.distinguished_name = called("outrigger");
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.use_authority_key_identifier_extension = true;
@@ -70,8 +68,8 @@ fn called(name: &str) -> DistinguishedName {
     distinguished
 }
 
-fn lasting(mut params: CertificateParams, days: u32) -> CertificateParams {
-    let now = u64::try_from(unix_now()).unwrap_or_default();
+fn lasting(mut params: CertificateParams, days: u32, now: i64) -> CertificateParams {
+    let now = u64::try_from(now).unwrap_or_default();
     let begin = date_time_ymd(1970, 1, 1);
     params.not_before = begin + Duration::from_secs(now.saturating_sub(SLACK));
     params.not_after = begin + Duration::from_secs(now + u64::from(days) * 86_400);

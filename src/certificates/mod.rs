@@ -2,9 +2,12 @@
 //!
 //! TLS 1.2 and 1.3 only, with rustls on ring.
 
+mod bundle;
 mod facts;
 mod files;
 mod made;
+mod peer;
+pub mod rotation;
 
 use std::sync::Arc;
 
@@ -13,9 +16,14 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+pub use bundle::Bundle;
 pub use facts::{Facts, facts, unix_now, written_date};
-pub use files::{Files, Problem};
+pub use files::{Files, Problem, announce};
 pub use made::{Error, Made, make};
+pub use peer::peer;
+
+/// The certificate that is served; `None` where there is none yet.
+pub type Served = Option<Arc<ServerConfig>>;
 
 /// A chain, the leaf first, and the leaf's key.
 #[derive(Debug)]
@@ -45,6 +53,11 @@ impl Identity {
             })
         })?;
         Ok(Self { chain, key })
+    }
+
+    /// The chain in DER, the leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
     /// What the leaf says.

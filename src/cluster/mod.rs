@@ -3,17 +3,29 @@
 //! The cluster is found as kubectl finds it: a kubeconfig that is named, those of `$KUBECONFIG`, `~/.kube/config`, or
 //! the service account of the pod that the program runs in.
 
+mod events;
+mod installation;
+mod keeper;
+mod lease;
+mod namespaces;
+mod replicas;
 mod running;
+mod serving;
+mod watches;
 
 use std::path::PathBuf;
 
 use axum::http::Request;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, DATE};
 use axum::http::request::Builder;
+use http_body_util::BodyExt;
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
+pub use installation::Installation;
+pub use keeper::ROTATE_ANNOTATION;
 pub use running::Running;
 
 /// Which cluster, in kubectl's words.
@@ -92,6 +104,28 @@ impl Cluster {
     /// [`Error::Refused`], [`Error::Silent`].
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
         self.request(Request::get(path), path, Vec::new()).await
+    }
+
+    /// An object by its path, `None` where there is none, and when that was so: the answer's `Date`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    async fn get_dated(&self, path: &str) -> Result<(Option<Value>, String), Error> {
+        let silent = |message: String| Error::Silent { server: self.server.clone(), message };
+        let request = Request::get(path).body(Body::empty()).map_err(|e| silent(e.to_string()))?;
+        let answer = self.client.send(request).await.map_err(|e| silent(chain(&e)))?;
+        let (status, date) = (answer.status(), answer.headers().get(DATE));
+        let date = date.and_then(|date| date.to_str().ok()).unwrap_or_default().to_owned();
+        let body = answer.into_body().collect().await.map_err(|e| silent(chain(&e)))?.to_bytes();
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        match status.as_u16() {
+            200 => Ok((Some(value), date)),
+            404 => Ok((None, date)),
+            code => {
+                let message = value["message"].as_str().unwrap_or("(no message)").to_owned();
+                Err(Error::Refused { what: path.to_owned(), code, message })
+            }
+        }
     }
 
     /// Creates an object in the collection at `path`; the answer is what was stored.

@@ -5,16 +5,21 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use outrigger::certificates::{self, Facts, unix_now, written_date};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
+
+use super::rotate::Rotate;
 
 /// Make a CA and a certificate for the webhook, or show what is in a certificate
 ///
 /// Writes ca.crt, tls.crt and tls.key. The CA's own key is thrown away: it signs this certificate and no other.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Certs {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// DNS name or address that the certificate is for, such as outrigger.outrigger-system.svc; repeatable
     #[arg(long, value_name = "NAME", required_unless_present = "inspect")]
     dns: Vec<String>,
@@ -32,21 +37,27 @@ pub(crate) struct Certs {
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum Action {
+    Rotate(Rotate),
+}
+
 impl Certs {
     /// Makes, or shows.
     ///
     /// # Errors
     /// Files that cannot be read or written, names that cannot stand in a certificate.
     pub(crate) fn run(self) -> Result<(), String> {
-        match &self.inspect {
-            Some(file) => inspect(file, self.json),
-            None => self.make(),
+        match (&self.action, &self.inspect) {
+            (Some(Action::Rotate(rotate)), _) => rotate.run(),
+            (None, Some(file)) => inspect(file, self.json),
+            (None, None) => self.make(),
         }
     }
 
     fn make(&self) -> Result<(), String> {
         let names = self.dns.join(", ");
-        let made = certificates::make(&self.dns, self.days).map_err(|e| format!("--dns: {e}"))?;
+        let made = certificates::make(&self.dns, self.days, unix_now()).map_err(|e| format!("--dns: {e}"))?;
         std::fs::create_dir_all(&self.out).map_err(|e| format!("--out {}: {e}", self.out.display()))?;
         let files = [
             ("ca.crt", &made.ca, 0o644, "the CA; its base64 is the webhook configuration's caBundle"),

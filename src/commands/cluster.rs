@@ -42,6 +42,18 @@ impl Found {
 }
 
 impl ClusterFlags {
+    /// Asks the cluster.
+    pub(crate) fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Cluster) -> Result<T, outrigger::cluster::Error>,
+    ) -> Result<T, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
+        let which = Which { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        let answer = runtime.block_on(async { question(&Cluster::find(&which).await?).await });
+        answer.map_err(|e| e.to_string())
+    }
+
     /// Reads a pod, `NAME` or `pod/NAME`, in a namespace or in the context's.
     pub(crate) fn read(&self, pod: &str, namespace: Option<&str>) -> Result<Found, String> {
         let name = ["pod/", "pods/", "po/"].iter().find_map(|kind| pod.strip_prefix(kind)).unwrap_or(pod);

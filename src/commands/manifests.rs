@@ -151,6 +151,7 @@ impl Namespaces {
             namespace,
             namespace_metadata: self.known.get(namespace),
             environment: &[],
+            tag: None,
             owner: pod.owner.as_ref(),
         }
     }

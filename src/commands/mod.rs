@@ -13,6 +13,7 @@ mod output;
 mod reload;
 mod report;
 mod rewrite;
+mod rotate;
 pub(crate) mod serve;
 mod settings;
 mod trial;

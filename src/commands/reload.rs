@@ -1,26 +1,30 @@
 //! The settings of a running webhook, kept up to date with their files.
-//!
-//! Contents are compared, not events: a kubelet swaps the `..data` link of a mounted ConfigMap, and whoever watches
-//! the files themselves misses that from the second time on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+use outrigger::changes;
 use outrigger::injection::Injector;
+use outrigger::notice::{Notice, Notices, Reference};
 use outrigger::settings::Settings;
 use outrigger::telemetry::Metrics;
 use outrigger::template::packs;
+use ring::digest;
 use tokio::sync::watch;
-
-/// How often the files are read.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// All that an injector is made of, as it was read; not yet whether it is any good.
 #[derive(Debug, PartialEq, Eq)]
 struct Contents {
     settings: Result<String, String>,
     packs: Vec<Result<packs::Files, String>>,
+}
+
+impl Contents {
+    /// Sixteen hexadecimal digits, the same wherever the same was read.
+    fn hash(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, format!("{self:?}").as_bytes());
+        digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// An injector, and the file that it was made of, if any.
@@ -47,12 +51,29 @@ impl Source {
 
     /// Keeps the injector up to date from now on: a change that is good is published, a bad one is reported, and the
     /// last good one stays. Runs until all receivers are gone.
-    pub(super) fn follow(self, metrics: Arc<Metrics>) -> watch::Receiver<Arc<Injector>> {
+    pub(super) fn follow(self, metrics: Arc<Metrics>, told: Told) -> watch::Receiver<Arc<Injector>> {
+        metrics.settings(&self.file.as_ref().map(|(_, contents)| contents.hash()).unwrap_or_default());
         let (publisher, receiver) = watch::channel(Arc::new(self.injector));
         if let Some((file, known)) = self.file {
-            tokio::spawn(watch(file, known, publisher, metrics));
+            tokio::spawn(watch(file, known, publisher, metrics, told));
         }
         receiver
+    }
+}
+
+/// Who is told of settings that are refused: whoever looks at their ConfigMap. Nobody by default.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) notices: Notices,
+    pub(super) about: Option<Reference>,
+}
+
+impl Told {
+    fn refused(&self, problem: String) {
+        let reason = "SettingsRefused";
+        let message = format!("the last good settings stay: {problem}");
+        let notice = |about| Notice { about, warning: true, reason, message };
+        self.notices.tell(|| self.about.clone().map(notice));
     }
 }
 
@@ -61,40 +82,32 @@ async fn watch(
     mut known: Contents,
     publisher: watch::Sender<Arc<Injector>>,
     metrics: Arc<Metrics>,
+    told: Told,
 ) {
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // A file may be half written: a change counts when it was seen twice.
-    let mut seen_once = None;
     loop {
-        tokio::select! {
+        let now = publisher.borrow().clone();
+        let found = tokio::select! {
             () = publisher.closed() => return,
-            _ = ticks.tick() => {}
-        }
-        let found = read(&file, publisher.borrow().settings());
-        if found == known {
-            seen_once = None;
-        } else if seen_once.as_ref() != Some(&found) {
-            seen_once = Some(found);
-        } else {
-            let made = make(&file, found.settings.clone());
-            let taken_up = made.is_ok();
-            match made {
-                Ok((injector, contents)) => {
-                    tracing::info!(settings = %file.display(), "changed settings taken up");
-                    warn(&injector);
-                    known = contents;
-                    publisher.send_replace(Arc::new(injector));
-                }
-                Err(problem) => {
-                    tracing::error!(%problem, "changed settings refused; the last good ones stay");
-                    known = found;
-                }
+            found = changes::next(&known, || read(&file, now.settings())) => found,
+        };
+        let made = make(&file, found.settings.clone());
+        let taken_up = made.is_ok();
+        match made {
+            Ok((injector, contents)) => {
+                tracing::info!(settings = %file.display(), "changed settings taken up");
+                warn(&injector);
+                known = contents;
+                metrics.settings(&known.hash());
+                publisher.send_replace(Arc::new(injector));
             }
-            // Counted last, so that whoever sees the count meets the settings.
-            metrics.settings_reloaded(taken_up);
-            seen_once = None;
+            Err(problem) => {
+                tracing::error!(%problem, "changed settings refused; the last good ones stay");
+                known = found;
+                told.refused(problem);
+            }
         }
+        // Counted last, so that whoever sees the count meets the settings.
+        metrics.settings_reloaded(taken_up);
     }
 }
 

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use outrigger::certificates::{self, Files, Identity};
+use outrigger::certificates::{self, Files, Identity, Served, unix_now};
+use outrigger::cluster::Installation;
+use outrigger::notice::Notices;
 use outrigger::settings::Settings;
 use outrigger::telemetry::{self, LogFormat, Metrics};
-use outrigger::webhook::{self, Limits, Listener, Phase, Webhook};
+use outrigger::webhook::{self, Around, Limits, Listener, Phase, Webhook};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio_rustls::rustls::ServerConfig;
 
-use super::reload::{self, Source};
+use super::reload::{self, Source, Told};
 use super::trial::Trial;
 
 /// Time from SIGTERM to the end of accepting, for endpoints to be taken away. None on loopback.
@@ -39,6 +40,10 @@ pub(crate) struct Serve {
     /// Address of metrics and health (plain HTTP)
     #[arg(long, value_name = "ADDR", default_value_t = loopback(15014))]
     metrics_listen: SocketAddr,
+    /// Run as a replica of the installation NAME of the cluster that this runs in: follow its namespaces, write Events,
+    /// and keep certificate and caBundle, unless --cert and --key name files
+    #[arg(long, value_name = "NAME", requires = "config")]
+    installation: Option<String>,
     /// Certificate chain (PEM, leaf first); reloaded when it changes
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
@@ -80,12 +85,20 @@ impl Serve {
         let sockets = (webhook::bind(self.listen)?, webhook::bind(self.metrics_listen)?);
         let address = local_address(&sockets.0)?;
         let metrics_address = local_address(&sockets.1)?;
-        let (tls, trial) = self.certificate(&metrics, address, source.injector.settings())?;
+        let installation = self.installation().await?;
+        let (ending, ended) = watch::channel(false);
+        let (tls, trial) = match &installation {
+            Some(installation) if self.cert.is_none() => {
+                (installation.keep_certificate(&metrics, ended), None)
+            }
+            _ => self.certificate(&metrics, address, source.injector.settings())?,
+        };
+        let (around, told) = surroundings(installation.as_ref(), &metrics);
         let settle = if trial.is_some() || address.ip().is_loopback() { Duration::ZERO } else { SETTLE };
 
         let (phase, in_phase) = watch::channel(Phase::Serving);
-        let injector = source.follow(metrics.clone());
-        let shared = Webhook::new(injector, metrics.clone(), limits, in_phase.clone());
+        let injector = source.follow(metrics.clone(), told);
+        let shared = Webhook::new(injector, metrics.clone(), limits, in_phase.clone(), around);
         let router = webhook::router(shared.clone());
         let webhook = Listener::tls(sockets.0, tls, router, limits, metrics.clone());
         let admin = Listener::plain(sockets.1, webhook::admin_router(shared), limits, metrics);
@@ -102,6 +115,7 @@ impl Serve {
         let settle = if signal == "SIGINT" { Duration::ZERO } else { settle };
         tracing::info!(signal, ?settle, "stopping: no longer ready");
         phase.send_replace(Phase::Settling);
+        ending.send_replace(true); // another replica may lead
         tokio::select! {
             () = tokio::time::sleep(settle) => {}
             _ = stop.signal() => return Err("stopped at once by a second signal".to_owned()),
@@ -115,13 +129,19 @@ impl Serve {
         Ok(())
     }
 
+    async fn installation(&self) -> Result<Option<Installation>, String> {
+        let Some(name) = &self.installation else { return Ok(None) };
+        let found = Installation::here(name).await;
+        found.map(Some).map_err(|e| format!("--installation {name}: {e}"))
+    }
+
     /// The certificate of `--cert` and `--key`, or one made in memory, with what there is to say about it.
     fn certificate(
         &self,
         metrics: &Arc<Metrics>,
         address: SocketAddr,
         settings: &Settings,
-    ) -> Result<(watch::Receiver<Arc<ServerConfig>>, Option<Trial>), String> {
+    ) -> Result<(watch::Receiver<Served>, Option<Trial>), String> {
         if let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone()) {
             let files = Files { certificate, key };
             return Ok((files.serve(metrics.clone()).map_err(|e| e.to_string())?, None));
@@ -130,7 +150,7 @@ impl Serve {
         if !address.ip().is_loopback() && !address.ip().is_unspecified() {
             names.push(address.ip().to_string());
         }
-        let made = certificates::make(&names, TRIAL_DAYS).map_err(|e| e.to_string())?;
+        let made = certificates::make(&names, TRIAL_DAYS, unix_now()).map_err(|e| e.to_string())?;
         let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes());
         let identity = identity.map_err(|e| e.to_string())?;
         let facts = identity.facts().map_err(|e| e.to_string())?;
@@ -138,8 +158,18 @@ impl Serve {
         let config = identity.server_config().map_err(|e| e.to_string())?;
         let trial = Trial::new(address, &made.ca, settings)?;
         // The sender is dropped: this configuration never changes.
-        Ok((watch::channel(config).1, Some(trial)))
+        Ok((watch::channel(Some(config)).1, Some(trial)))
     }
+}
+
+/// What the webhook and the settings are told of the cluster, and tell it.
+fn surroundings(installation: Option<&Installation>, metrics: &Arc<Metrics>) -> (Around, Told) {
+    let Some(installation) = installation else { return Default::default() };
+    let (notices, arriving) = Notices::channel();
+    let around = Around { namespaces: Arc::default(), notices: notices.clone() };
+    installation.follow_namespaces(&around.namespaces, metrics);
+    installation.write_events(arriving, metrics);
+    (around, Told { notices, about: Some(installation.settings()) })
 }
 
 fn local_address(socket: &TcpListener) -> Result<SocketAddr, String> {

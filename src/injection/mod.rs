@@ -60,8 +60,21 @@ pub struct Request<'a> {
     pub namespace_metadata: Option<&'a Value>,
     /// Environment by request path, as (name, value).
     pub environment: &'a [(String, String)],
+    /// The revision's tag by which the pod was sent, if by any.
+    pub tag: Option<&'a str>,
     /// The workload whose template the pod is; `None` for a pod, which knows its owner itself.
     pub owner: Option<&'a Owner>,
+}
+
+/// What injection may ask of a Namespace, out of its `metadata`, for [`Request::namespace_metadata`]: labels, and the
+/// annotations of a platform. What else stands there, such as what `kubectl apply` leaves, is not worth its memory.
+pub fn of_namespace(metadata: &Value) -> Value {
+    let annotations = metadata["annotations"].as_object().into_iter().flatten();
+    let annotations: Map<String, Value> = annotations
+        .filter(|(key, _)| user::NAMESPACE_ANNOTATIONS.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    json!({"labels": metadata["labels"], "annotations": annotations})
 }
 
 /// What came of a pod.
@@ -385,6 +398,7 @@ fn facts<'a>(pod: &'a Value, request: &Request<'a>) -> Facts<'a> {
         pod,
         namespace: own.unwrap_or(request.namespace),
         namespace_labels: request.namespace_metadata.and_then(|m| m.get("labels")),
+        tag: request.tag,
     }
 }
 

@@ -13,6 +13,9 @@ pub(super) const OPENSHIFT: &str = "openshift";
 const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 const GROUPS: &str = "openshift.io/sa.scc.supplemental-groups";
 
+/// What a platform says of a namespace.
+pub(super) const NAMESPACE_ANNOTATIONS: [&str; 2] = [UID_RANGE, GROUPS];
+
 /// Ids of the sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct User {

@@ -8,7 +8,7 @@ fn settings(text: &str) -> Settings {
 }
 
 fn reason(settings_text: &str, pod: &Value, namespace: &str, namespace_labels: Option<&Value>) -> Reason {
-    decide(&Facts { pod, namespace, namespace_labels }, &settings(settings_text)).reason
+    decide(&Facts { pod, namespace, namespace_labels, tag: None }, &settings(settings_text)).reason
 }
 
 /// The table of the seeds: policy and the pod's annotation to injected or not.
@@ -50,7 +50,7 @@ fn the_label_wins_over_the_annotation_even_when_it_says_nothing() {
 #[test]
 fn a_value_that_is_neither_true_nor_false_is_pointed_out() {
     let pod = json!({"metadata": {"labels": {"sidecar.istio.io/inject": "True"}}, "spec": {}});
-    let facts = Facts { pod: &pod, namespace: "", namespace_labels: None };
+    let facts = Facts { pod: &pod, namespace: "", namespace_labels: None, tag: None };
     assert_eq!(
         decide(&facts, &settings("")).warnings(),
         [
@@ -152,7 +152,7 @@ fn selectors_match_as_kubernetes_has_it() {
 fn every_rule_is_explained_and_the_first_that_answers_decides() {
     let pod =
         json!({"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}, "spec": {"hostNetwork": true}});
-    let facts = Facts { pod: &pod, namespace: "a", namespace_labels: None };
+    let facts = Facts { pod: &pod, namespace: "a", namespace_labels: None, tag: None };
     let settings = settings("");
     let outcomes = explain(&facts, &settings);
     let answered: Vec<Reason> =
@@ -165,4 +165,18 @@ fn every_rule_is_explained_and_the_first_that_answers_decides() {
 fn every_reason_has_a_code_of_its_own() {
     let codes: std::collections::BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(codes.len(), Reason::ALL.len());
+}
+
+#[test]
+fn a_tag_is_another_name_of_the_revision() {
+    let (pod, labels) = (json!({"metadata": {}, "spec": {}}), json!({"istio.io/rev": "prod"}));
+    let facts = |tag| Facts { pod: &pod, namespace: "a", namespace_labels: Some(&labels), tag };
+    let settings = settings("revision: canary");
+    for (tag, expected) in [
+        (Some("prod"), Reason::PolicyEnabled),
+        (Some("test"), Reason::RevisionMismatch),
+        (None, Reason::RevisionMismatch),
+    ] {
+        assert_eq!(decide(&facts(tag), &settings).reason, expected, "{tag:?}");
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use super::happening::Happening;
 use super::review::{Answer, Request, Review, Verdict};
+use super::{Around, path};
 use crate::injection::{self, Injector, Patched};
+use crate::notice::Notice;
 use crate::telemetry::Metrics;
 
 /// Why there is no review to answer with. Both let `failurePolicy` decide.
@@ -15,15 +18,16 @@ pub enum Failure {
     Internal(String),
 }
 
-/// Answers the review in `body`.
+/// Answers the review in `body`, which was sent to the path `below` `/inject/`.
 ///
 /// # Errors
 /// [`Failure`].
 pub fn admit(
     injector: &Injector,
     metrics: &Metrics,
+    around: &Around,
     body: &[u8],
-    environment: &[(String, String)],
+    below: &str,
 ) -> Result<Vec<u8>, Failure> {
     let began = Instant::now();
     if body.is_empty() {
@@ -31,8 +35,9 @@ pub fn admit(
     }
     let review = Review::parse(body).map_err(|e| Failure::Malformed(e.to_string()))?;
     metrics.requests.inc();
-    let admission = decide(injector, &review.request, environment);
+    let admission = decide(injector, around, &review.request, below);
     log(&review.request, &admission, began);
+    around.notices.tell(|| notice(&review.request, &admission));
     let answer = match &admission {
         Admission::NotOurs { reason } => {
             metrics.skip.inc(reason);
@@ -80,7 +85,7 @@ impl Patched {
     }
 }
 
-fn decide(injector: &Injector, request: &Request, environment: &[(String, String)]) -> Admission {
+fn decide(injector: &Injector, around: &Around, request: &Request, below: &str) -> Admission {
     let whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
     let kind = request.kind();
     if kind.kind != "Pod" || !kind.group.is_empty() || !whole {
@@ -93,9 +98,13 @@ fn decide(injector: &Injector, request: &Request, environment: &[(String, String
         Ok(pod) => pod,
         Err(malformed) => return Admission::Failed(Failure::Malformed(malformed.to_string())),
     };
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    let (metadata, environment) = (around.namespaces.get(namespace), path::environment(below));
     let asked = injection::Request {
-        namespace: request.namespace.as_deref().unwrap_or_default(),
-        environment,
+        namespace,
+        namespace_metadata: metadata.as_deref(),
+        environment: &environment,
+        tag: path::tag(below),
         ..Default::default()
     };
     match injector.patch(pod, &asked) {
@@ -106,6 +115,24 @@ fn decide(injector: &Injector, request: &Request, environment: &[(String, String
             Admission::Failed(Failure::Malformed(request.malformed(&why).to_string()))
         }
     }
+}
+
+/// What is worth an Event: an injected pod, one that is not although it was asked for, and an error.
+fn notice(request: &Request, admission: &Admission) -> Option<Notice> {
+    let (happening, message) = match admission {
+        Admission::Patched(patched) if patched.patch().is_some() => {
+            let decision = patched.decision();
+            (Happening::Injected, format!("{}: {}", decision.reason.code(), decision.because))
+        }
+        Admission::Patched(patched) => {
+            (Happening::Skipped, patched.decision().warnings().into_iter().next()?)
+        }
+        Admission::Refused { message } | Admission::Failed(Failure::Internal(message)) => {
+            (Happening::Failed, message.clone())
+        }
+        Admission::NotOurs { .. } | Admission::Failed(Failure::Malformed(_)) => return None,
+    };
+    happening.notice(request, message)
 }
 
 /// The log line of an admission.

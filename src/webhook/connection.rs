@@ -22,12 +22,13 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use super::{Limits, Phase};
+use crate::certificates::Served;
 use crate::telemetry::Metrics;
 
 /// How the connections of a port are served; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
-    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    tls: Option<watch::Receiver<Served>>,
     router: Router,
     http: Builder<TokioExecutor>,
     limits: Limits,
@@ -36,7 +37,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
-        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+        tls: Option<watch::Receiver<Served>>,
         router: Router,
         limits: Limits,
         metrics: Arc<Metrics>,
@@ -65,7 +66,10 @@ impl Server {
         // Answers are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return self.requests(stream, Version::Http1, peer, phase).await };
-        let config = tls.borrow().clone();
+        let Some(config) = tls.borrow().clone() else {
+            self.metrics.handshake_failures.inc("no_certificate");
+            return tracing::debug!(%peer, "no TLS handshake: there is no certificate yet");
+        };
         self.metrics.connections.inc();
         match self.handshake(stream, config).await {
             Ok(stream) => {

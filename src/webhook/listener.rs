@@ -8,10 +8,10 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::rustls::ServerConfig;
 
 use super::connection::{Server, draining};
 use super::{Limits, Phase};
+use crate::certificates::Served;
 use crate::telemetry::Metrics;
 
 /// Connections that the kernel keeps for us until we accept them.
@@ -62,7 +62,7 @@ impl Listener {
     /// Serves `router` over TLS, with the configuration that `tls` holds when a connection comes.
     pub fn tls(
         socket: TcpListener,
-        tls: watch::Receiver<Arc<ServerConfig>>,
+        tls: watch::Receiver<Served>,
         router: Router,
         limits: Limits,
         metrics: Arc<Metrics>,

@@ -11,12 +11,15 @@
 mod admit;
 mod body;
 mod connection;
+mod happening;
 mod limits;
 mod listener;
+mod namespaces;
 pub mod path;
 pub mod review;
 mod router;
 
 pub use limits::Limits;
 pub use listener::{Listener, bind};
-pub use router::{Phase, Webhook, admin_router, router};
+pub use namespaces::Namespaces;
+pub use router::{Around, Phase, Webhook, admin_router, router};

@@ -8,6 +8,9 @@ const SLASH: &str = "--slash--";
 /// What parts the pairs in the legacy form, `:ENV:cluster=east:ENV:net=blue`.
 const SEPARATOR: &str = ":ENV:";
 
+/// The key of a revision's tag, which is no environment.
+const TAG: &str = "tag";
+
 /// The environment that a path asks for, as (name, value) in the order of the path; the last of a name wins.
 ///
 /// `below` is what follows `/inject/`, percent-decoded. `cluster` is `ISTIO_META_CLUSTER_ID`, `net` is
@@ -29,10 +32,24 @@ pub fn environment(below: &str) -> Vec<(String, String)> {
     } else {
         let mut parts = below.split('/');
         while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-            add(key, value.replace(SLASH, "/"));
+            if key != TAG {
+                add(key, value.replace(SLASH, "/"));
+            }
         }
     }
     environment
+}
+
+/// The tag by whose registration we are called: `prod` in `tag/prod`. It is the last pair that a path has of it.
+pub fn tag(below: &str) -> Option<&str> {
+    let mut parts = below.split('/');
+    let mut tag = None;
+    while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
+        if key == TAG && !value.is_empty() {
+            tag = Some(value);
+        }
+    }
+    tag
 }
 
 fn name(key: &str) -> String {
@@ -45,7 +62,16 @@ fn name(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::environment;
+    use super::{environment, tag};
+
+    #[test]
+    fn a_tag_is_no_environment() {
+        assert_eq!(tag("tag/prod"), Some("prod"));
+        assert_eq!((tag("zone/a/tag/prod/"), environment("zone/a/tag/prod/").len()), (Some("prod"), 1));
+        for none in ["", "tag", "tag/", "zone/tag", ":ENV:tag=prod"] {
+            assert_eq!(tag(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn paths_become_environment() {

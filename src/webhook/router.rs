@@ -13,8 +13,9 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::admit::{self, Failure};
 use super::body::{self, Refused};
-use super::{Limits, path};
+use super::{Limits, Namespaces};
 use crate::injection::Injector;
+use crate::notice::Notices;
 use crate::telemetry::{self, Metrics};
 
 /// Where in its life the server is.
@@ -28,6 +29,15 @@ pub enum Phase {
     Draining,
 }
 
+/// The cluster around the webhook; nothing where there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// What is known of its namespaces.
+    pub namespaces: Arc<Namespaces>,
+    /// Where it is told what came of pods.
+    pub notices: Notices,
+}
+
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Webhook {
@@ -35,6 +45,7 @@ pub struct Webhook {
     metrics: Arc<Metrics>,
     limits: Limits,
     phase: watch::Receiver<Phase>,
+    around: Around,
     requests: Semaphore,
     bodies: Semaphore,
     large: Semaphore,
@@ -48,10 +59,11 @@ impl Webhook {
         metrics: Arc<Metrics>,
         limits: Limits,
         phase: watch::Receiver<Phase>,
+        around: Around,
     ) -> Arc<Self> {
         let (requests, bodies) = (Semaphore::new(limits.requests), Semaphore::new(limits.bodies));
         let large = Semaphore::new(1);
-        Arc::new(Self { injector, metrics, limits, phase, requests, bodies, large })
+        Arc::new(Self { injector, metrics, limits, phase, around, requests, bodies, large })
     }
 
     fn turn(&self) -> Result<SemaphorePermit<'_>, Rejection> {
@@ -169,16 +181,16 @@ async fn answer(
             };
             Rejection::new(status, reason, message)
         })?;
-    let environment = below.map(|Path(below)| path::environment(&below)).unwrap_or_default();
+    let below = below.map(|Path(below)| below).unwrap_or_default();
     let injector = webhook.injector.borrow().clone();
     let answer = if bytes.len() > LARGE {
         // One at a time, or a few of them would take hundreds of megabytes.
         let _turn = webhook.large.acquire().await;
         let webhook = webhook.clone();
-        let task = move || admit::admit(&injector, &webhook.metrics, &bytes, &environment);
+        let task = move || admit::admit(&injector, &webhook.metrics, &webhook.around, &bytes, &below);
         tokio::task::spawn_blocking(task).await.unwrap_or_else(|e| Err(Failure::Internal(e.to_string())))
     } else {
-        admit::admit(&injector, &webhook.metrics, &bytes, &environment)
+        admit::admit(&injector, &webhook.metrics, &webhook.around, &bytes, &below)
     };
     match answer {
         Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),

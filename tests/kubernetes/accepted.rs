@@ -34,6 +34,7 @@ impl Case {
             namespace_metadata: self.namespace_metadata.as_ref(),
             environment: &self.environment,
             owner: self.owner.as_ref(),
+            tag: None,
         };
         self.injector.inject(pod, &request).unwrap_or_else(|e| panic!("{}: {e}", self.name)).pod
     }

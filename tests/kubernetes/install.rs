@@ -1,26 +1,24 @@
 //! The webhook in the cluster: as the manifests install it, and once more for each policy that is tested.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cluster::{DEADLINE, Namespace, kubectl, kubectl_path, outrigger, try_kubectl, until};
+use crate::cluster::{DEADLINE, Namespace, kubectl, outrigger, try_kubectl, until};
 use crate::pods;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// The manifests, installed once for all tests the way a person does it: `kubectl apply`, then `certs/self-signed`.
+/// The manifests, installed once for all tests the way a person does it: `kubectl apply`.
 pub fn installed() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
         let again =
             try_kubectl(&["get", "deployment", "outrigger", "--namespace=outrigger-system"], "").is_ok();
         kubectl(&["apply", "--filename", repository().join("manifests").to_str().unwrap()]);
-        certificate("outrigger-system", "outrigger");
         if again {
             // A cluster that was kept: the image has the same name and another content.
             kubectl(&["rollout", "restart", "deployment/outrigger", "--namespace=outrigger-system"]);
@@ -33,37 +31,47 @@ pub fn installed() {
 /// One more installation, of a revision of its own.
 #[derive(Debug)]
 pub struct Installation {
-    revision: String,
-    _namespace: Namespace,
+    /// What its objects are called.
+    pub name: String,
+    pub revision: String,
+    pub namespace: Namespace,
 }
 
 impl Installation {
     /// Installs with another policy.
     pub fn with_policy(policy: &str) -> Installation {
-        let revision = format!("policy-{policy}");
-        let namespace = Namespace::create(&revision, json!({}));
-        let settings = tempfile::NamedTempFile::new().unwrap();
-        let images =
+        Installation::new(&format!("policy-{policy}"), 1, json!({"policy": policy}))
+    }
+
+    /// Installs a revision with so many replicas and these settings.
+    pub fn new(revision: &str, replicas: u32, mut settings: Value) -> Installation {
+        let namespace = Namespace::create(revision, json!({}));
+        settings["revision"] = json!(revision);
+        settings["installationNamespace"] = json!(namespace.name);
+        settings["values"]["images"] =
             json!({"init": "localhost/outrigger-init:0.1.0", "proxy": "localhost/outrigger-proxy:0.1.0"});
-        let document = json!({
-            "policy": policy, "revision": revision, "installationNamespace": namespace.name, "values": {"images": images}
-        });
-        std::fs::write(&settings, document.to_string()).unwrap();
-        let which = ["--revision", &revision, "--namespace", &namespace.name];
-        let how = ["--replicas", "1", "--config", settings.path().to_str().unwrap()];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, settings.to_string()).unwrap();
+        let which = ["--revision", revision, "--namespace", &namespace.name];
+        let how = ["--replicas", &replicas.to_string(), "--config", file.path().to_str().unwrap()];
         let objects = outrigger(&[&["install"], &which[..], &how].concat()).stdout;
         try_kubectl(&["apply", "--filename=-"], &objects).expect("applied");
         let name = format!("outrigger-{revision}");
-        certificate(&namespace.name, &name);
         rolled_out(&namespace.name, &name);
-        let installation = Installation { revision, _namespace: namespace };
-        answers(&installation.namespace());
+        let installation = Installation { name, revision: revision.to_owned(), namespace };
+        answers(&installation.pods());
         installation
     }
 
     /// A namespace whose pods this installation's webhook sees.
-    pub fn namespace(&self) -> Namespace {
+    pub fn pods(&self) -> Namespace {
         Namespace::create("pods", json!({"istio.io/rev": self.revision}))
+    }
+
+    /// One of its objects as it is stored.
+    pub fn get(&self, kind: &str, name: &str) -> Result<Value, String> {
+        let namespace = format!("--namespace={}", self.namespace.name);
+        try_kubectl(&["get", kind, name, &namespace, "--output=json"], "").map(|output| output.json())
     }
 }
 
@@ -71,18 +79,9 @@ impl Drop for Installation {
     fn drop(&mut self) {
         // The rest goes with its namespace.
         for kind in ["mutatingwebhookconfiguration", "clusterrolebinding", "clusterrole"] {
-            let _ = try_kubectl(&["delete", kind, &format!("outrigger-{}", self.revision)], "");
+            let _ = try_kubectl(&["delete", kind, &self.name], "");
         }
     }
-}
-
-fn certificate(namespace: &str, name: &str) {
-    let output = Command::new(repository().join("certs/self-signed"))
-        .args([namespace, name])
-        .env("KUBECTL", kubectl_path())
-        .output()
-        .expect("certs/self-signed starts");
-    assert!(output.status.success(), "certs/self-signed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn rolled_out(namespace: &str, name: &str) {

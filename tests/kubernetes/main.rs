@@ -8,6 +8,7 @@
 mod accepted;
 mod admission;
 mod capture;
+mod certificate;
 mod cluster;
 mod explain;
 mod install;

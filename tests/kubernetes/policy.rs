@@ -44,13 +44,13 @@ fn policy_enabled_injects_all_but_those_that_refuse() {
 #[test]
 fn policy_disabled_injects_those_that_ask() {
     let installation = Installation::with_policy("disabled");
-    assert_table("disabled", &installation.namespace(), [true, false, false]);
+    assert_table("disabled", &installation.pods(), [true, false, false]);
 }
 
 #[test]
 fn policy_off_injects_none() {
     let installation = Installation::with_policy("off");
-    assert_table("off", &installation.namespace(), [false, false, false]);
+    assert_table("off", &installation.pods(), [false, false, false]);
 }
 
 #[test]

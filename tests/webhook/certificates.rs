@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use outrigger::certificates::make;
+use outrigger::certificates::{make, unix_now};
 
 use crate::client::{Client, eventually, pod, review, trusting};
 use crate::server::{Folder, Server, refused, write_certificate};
@@ -13,8 +13,8 @@ use crate::server::{Folder, Server, refused, write_certificate};
 fn what_cannot_be_served_is_refused_at_start() {
     let folder = Folder::new();
     write_certificate(&folder);
-    let other = make(&["127.0.0.1".to_owned()], 1).unwrap();
-    let expired = make(&["127.0.0.1".to_owned()], 0).unwrap();
+    let other = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
+    let expired = make(&["127.0.0.1".to_owned()], 0, unix_now()).unwrap();
     folder.write("other.key", &other.key);
     folder.write("expired.crt", &expired.certificate);
     folder.write("expired.key", &expired.key);
@@ -88,7 +88,7 @@ fn while_asked(server: &Server, tls_after: &str, change: impl FnOnce()) {
 fn a_renewed_certificate_is_taken_up_under_requests() {
     let server = Server::start("");
     let before = server.metric("outrigger_certificate_expiry_timestamp_seconds");
-    let renewed = make(&["127.0.0.1".to_owned()], 30).unwrap();
+    let renewed = make(&["127.0.0.1".to_owned()], 30, unix_now()).unwrap();
     while_asked(&server, &renewed.ca, || {
         server.folder.write("tls.crt", &renewed.certificate);
         server.folder.write("tls.key", &renewed.key);
@@ -109,7 +109,7 @@ fn a_bad_certificate_is_reported_and_the_old_one_stays() {
     server.metric_becomes("outrigger_certificate_reloads_total{result=\"failure\"}", 1.0);
     assert!(server.ask(&review(&pod("cart"))).injected(&pod("cart")).is_some());
     // Mended, it is taken up.
-    let renewed = make(&["127.0.0.1".to_owned()], 30).unwrap();
+    let renewed = make(&["127.0.0.1".to_owned()], 30, unix_now()).unwrap();
     server.folder.write("tls.key", &renewed.key);
     server.folder.write("tls.crt", &renewed.certificate);
     server.metric_becomes("outrigger_certificate_reloads_total{result=\"success\"}", 1.0);
@@ -122,7 +122,7 @@ fn swaps_of_a_mounted_secret_are_seen_each_time() {
     let server = Server::start("");
     let folder = &server.folder;
     let in_turn = |n: usize| {
-        let made = make(&["127.0.0.1".to_owned()], 30).unwrap();
+        let made = make(&["127.0.0.1".to_owned()], 30, unix_now()).unwrap();
         std::fs::create_dir(folder.path(&format!("..{n}"))).unwrap();
         folder.write(&format!("..{n}/tls.crt"), &made.certificate);
         folder.write(&format!("..{n}/tls.key"), &made.key);

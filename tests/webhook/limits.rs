@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger::certificates::{Identity, make};
+use outrigger::certificates::{Identity, make, unix_now};
 use outrigger::injection::Injector;
 use outrigger::settings::Settings;
 use outrigger::telemetry::Metrics;
-use outrigger::webhook::{Limits, Listener, Phase, Webhook, bind, router};
+use outrigger::webhook::{Around, Limits, Listener, Phase, Webhook, bind, router};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::rustls::ClientConfig;
@@ -27,9 +27,9 @@ struct Small {
 impl Small {
     fn start(limits: Limits) -> Self {
         let runtime = Runtime::new().unwrap();
-        let made = make(&["127.0.0.1".to_owned()], 1).unwrap();
+        let made = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
         let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
-        let config = watch::channel(identity.server_config().unwrap()).1;
+        let config = watch::channel(Some(identity.server_config().unwrap())).1;
         let (phase, in_phase) = watch::channel(Phase::Serving);
         let metrics = Arc::new(Metrics::new());
         let injector = Injector::new(Settings::default()).unwrap();
@@ -38,6 +38,7 @@ impl Small {
             metrics.clone(),
             limits,
             in_phase.clone(),
+            Around::default(),
         ));
         let guard = runtime.enter();
         let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use outrigger::certificates::{Made, make};
+use outrigger::certificates::{Made, make, unix_now};
 use serde_json::Value;
 use tokio_rustls::rustls::ClientConfig;
 
@@ -71,7 +71,7 @@ pub fn refused(arguments: &[&str]) -> (Option<i32>, String) {
 
 /// Writes a certificate for loopback as `tls.crt` and `tls.key`.
 pub fn write_certificate(folder: &Folder) -> Made {
-    let made = make(&["127.0.0.1".to_owned()], 1).unwrap();
+    let made = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
     folder.write("tls.crt", &made.certificate);
     folder.write("tls.key", &made.key);
     made

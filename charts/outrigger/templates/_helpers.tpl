@@ -66,7 +66,7 @@ app.kubernetes.io/part-of: outrigger
   failurePolicy: Fail
   matchPolicy: Equivalent
   reinvocationPolicy: IfNeeded
-  sideEffects: None
+  sideEffects: NoneOnDryRun # an Event tells of a pod that is created
   timeoutSeconds: 5
 {{- end }}
 

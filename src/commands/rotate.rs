@@ -1,0 +1,43 @@
+//! `outrigger certs rotate`: the next certificate of an installation.
+
+use clap::Args;
+use outrigger::cluster::{Change, ROTATE_ANNOTATION};
+use outrigger::installation::{DEFAULT_REVISION, Names};
+use outrigger::settings::INSTALLATION_NAMESPACE;
+use serde_json::json;
+
+use super::cluster::ClusterFlags;
+
+/// Ask an installation that keeps its own certificate for the next one
+///
+/// The replica that leads makes it, has its CA trusted, and then lets all replicas serve it; the old CA goes when none
+/// serves the old certificate any more. No pod is refused meanwhile. It takes some 15 seconds.
+#[derive(Debug, Args)]
+pub(crate) struct Rotate {
+    /// The installation's revision
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION)]
+    revision: String,
+    /// Namespace of the installation
+    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE)]
+    namespace: String,
+    #[command(flatten)]
+    cluster: ClusterFlags,
+}
+
+impl Rotate {
+    /// Asks.
+    ///
+    /// # Errors
+    /// No cluster, no such Secret, or no permission to write it.
+    pub(crate) fn run(&self) -> Result<(), String> {
+        let names = Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())?;
+        let secret = format!("{}-certificate", names.name);
+        self.cluster.ask(async |cluster| {
+            let path = format!("/api/v1/namespaces/{}/secrets/{secret}", self.namespace);
+            let change = json!({"metadata": {"annotations": {ROTATE_ANNOTATION: "requested"}}});
+            cluster.patch(&path, &Change::Merge(&change)).await
+        })?;
+        eprintln!("asked for the next certificate in Secret {}/{secret}", self.namespace);
+        Ok(())
+    }
+}

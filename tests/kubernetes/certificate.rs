@@ -1,0 +1,182 @@
+//! The certificate that an installation keeps: renewed, lost, damaged and led by another replica while pods come in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use outrigger::certificates::{Bundle, make, unix_now};
+use serde_json::{Value, json};
+
+use crate::cluster::{Namespace, kubectl, outrigger, try_kubectl, until};
+use crate::install::Installation;
+use crate::pods;
+
+/// Somebody who creates one pod after the other, until told to stop.
+struct Stream {
+    stop: Arc<AtomicBool>,
+    creating: JoinHandle<u32>,
+}
+
+impl Stream {
+    /// Begins to create pods, which are not stored; each must come back injected.
+    fn start(namespace: Namespace) -> Stream {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let creating = std::thread::spawn(move || {
+            let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let pod = namespace.try_kubectl(&create, &pods::stored("one-of-many").to_string());
+                let pod = pod.unwrap_or_else(|error| panic!("pod {count} was refused: {error}"));
+                assert!(pods::injected(&pod.json()), "pod {count}: {}", pod.stderr);
+                count += 1;
+            }
+            count
+        });
+        Stream { stop, creating }
+    }
+
+    /// How many pods came in; none was refused.
+    fn finish(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.creating.join().expect("no pod was refused")
+    }
+}
+
+/// What an installation keeps, and what its registration trusts.
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    certificate: String,
+    next: String,
+    trusted: Bundle,
+    bundles: Vec<Bundle>,
+}
+
+fn bundle(base64: &Value) -> Bundle {
+    Bundle::from_pem(&STANDARD.decode(base64.as_str().unwrap_or_default()).unwrap())
+}
+
+fn kept(installation: &Installation) -> Result<Kept, String> {
+    let secret = installation.get("secret", &format!("{}-certificate", installation.name))?;
+    let registration = installation.get("mutatingwebhookconfiguration", &installation.name)?;
+    let text = |key: &str| secret["data"][key].as_str().unwrap_or_default().to_owned();
+    let webhooks = registration["webhooks"].as_array().unwrap();
+    Ok(Kept {
+        certificate: text("tls.crt"),
+        next: text("next.crt"),
+        trusted: bundle(&secret["data"]["ca.crt"]),
+        bundles: webhooks.iter().map(|webhook| bundle(&webhook["clientConfig"]["caBundle"])).collect(),
+    })
+}
+
+/// Waits until another certificate than `before` is served alone, and its CA is the only one that is trusted.
+fn renewed(installation: &Installation, before: &Kept) -> Kept {
+    until("the next certificate", || {
+        let kept = kept(installation)?;
+        let alone = kept.trusted.len() == 1 && kept.bundles.iter().all(|bundle| *bundle == kept.trusted);
+        let other = !kept.certificate.is_empty() && kept.certificate != before.certificate;
+        let done = alone && other && kept.next.is_empty() && !kept.trusted.holds(&before.trusted);
+        if done { Ok(kept) } else { Err(format!("{kept:?}")) }
+    })
+}
+
+#[test]
+fn pods_come_in_while_the_certificate_is_renewed_lost_and_damaged_and_its_keeper_leaves() {
+    let installation = Installation::new("keeping", 2, json!({}));
+    let (secret, namespace) = (format!("{}-certificate", installation.name), &installation.namespace.name);
+    let stream = Stream::start(installation.pods());
+    let in_namespace = format!("--namespace={namespace}");
+
+    let mut known = kept(&installation).unwrap();
+    assert_eq!((known.trusted.len(), known.bundles.len()), (1, 2));
+    outrigger(&["certs", "rotate", "--revision", &installation.revision, "--namespace", namespace]);
+    known = renewed(&installation, &known);
+
+    kubectl(&["delete", "secret", &secret, &in_namespace]);
+    known = renewed(&installation, &known);
+
+    let damage = json!({"data": {"tls.key": STANDARD.encode("nonsense")}}).to_string();
+    kubectl(&["patch", "secret", &secret, &in_namespace, "--patch", &damage]);
+    known = renewed(&installation, &known);
+
+    // The replica that leads goes in the middle of its work; the other one ends it.
+    kubectl(&["annotate", "secret", &secret, &in_namespace, "outrigger.dev/rotate=now"]);
+    until("a next certificate", || {
+        if kept(&installation)?.next.is_empty() { Err("there is none".to_owned()) } else { Ok(()) }
+    });
+    let leader = || -> Result<String, String> {
+        let lease = installation.get("lease", &installation.name)?;
+        Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    };
+    let first = leader().unwrap();
+    kubectl(&["delete", "pod", &first, &in_namespace, "--wait=false"]);
+    let known = renewed(&installation, &known);
+    until("another leader", || match leader()? {
+        holder if !holder.is_empty() && holder != first => Ok(()),
+        holder => Err(holder),
+    });
+    assert!(stream.finish() > 0);
+
+    // What another hand has written into caBundle is mended, and nothing else of the registration is touched.
+    let registration = || installation.get("mutatingwebhookconfiguration", &installation.name).unwrap();
+    let before = registration();
+    let bundle = STANDARD.encode(make(&["nobody.svc".to_owned()], 1, unix_now()).unwrap().ca);
+    let other = json!([
+        {"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle},
+        {"op": "remove", "path": "/webhooks/1/clientConfig/caBundle"},
+    ]);
+    let name = format!("mutatingwebhookconfiguration/{}", installation.name);
+    kubectl(&["patch", &name, "--type=json", "--patch", &other.to_string()]);
+    until("the mended bundle", || {
+        let bundles = kept(&installation)?.bundles;
+        if bundles == known.bundles { Ok(()) } else { Err(format!("{bundles:?}")) }
+    });
+    let mut after = registration();
+    for field in ["resourceVersion", "generation", "managedFields"] {
+        after["metadata"][field] = before["metadata"][field].clone();
+    }
+    assert_eq!(after, before);
+}
+
+#[test]
+fn settings_that_are_refused_are_told_on_their_configmap() {
+    let installation = Installation::new("broken", 1, json!({}));
+    let namespace = format!("--namespace={}", installation.namespace.name);
+    let broken = json!({"data": {"config.yaml": "policy: perhaps\n"}}).to_string();
+    kubectl(&["patch", "configmap", &installation.name, &namespace, "--patch", &broken]);
+    let message = until("an Event", || {
+        let about = format!("involvedObject.kind=ConfigMap,involvedObject.name={}", installation.name);
+        let list =
+            try_kubectl(&["get", "events", &namespace, "--field-selector", &about, "--output=json"], "")?;
+        let list = list.json();
+        let event =
+            list["items"].as_array().and_then(|items| items.first().cloned()).ok_or("there is none")?;
+        assert_eq!(
+            (event["type"].as_str(), event["reason"].as_str()),
+            (Some("Warning"), Some("SettingsRefused"))
+        );
+        Ok(event["message"].as_str().unwrap_or_default().to_owned())
+    });
+    assert!(message.contains("policy") && message.contains("perhaps"), "{message}");
+    let describe = kubectl(&["describe", "configmap", &installation.name, &namespace]).stdout;
+    assert!(describe.contains("SettingsRefused"), "{describe}");
+    let answer = installation.pods().create_object(&pods::stored("still"));
+    assert!(pods::injected(&answer.json()), "{}", answer.stderr);
+}
+
+#[test]
+fn the_users_of_a_namespaces_range_are_known_to_the_webhook() {
+    let installation = Installation::new("ranges", 1, json!({"platform": "openshift"}));
+    let namespace = installation.pods();
+    let annotate =
+        ["annotate", "namespace", &namespace.name, "openshift.io/sa.scc.uid-range=1000650000/10000"];
+    kubectl(&annotate);
+    until("the last user of the range", || {
+        let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
+        let pod = namespace.try_kubectl(&create, &pods::stored("ranged").to_string())?.json();
+        let user = &pod["spec"]["initContainers"][1]["securityContext"]["runAsUser"];
+        if *user == 1_000_659_999 { Ok(()) } else { Err(user.to_string()) }
+    });
+}
