@@ -25,6 +25,7 @@ enum Command {
     Explain(Box<commands::explain::Explain>),
     Check(Box<commands::check::Check>),
     Install(Box<commands::install::Install>),
+    Repair(Box<commands::repair::Repair>),
     Certs(commands::certs::Certs),
     Completions(commands::completions::Completions),
 }
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Explain(command) => return command.run(),
         Command::Check(command) => return command.run(),
         Command::Install(command) => command.run(),
+        Command::Repair(command) => return command.run(),
         Command::Certs(command) => command.run(),
         Command::Completions(command) => command.run(CommandLine::command()),
     };

@@ -34,7 +34,7 @@ const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebho
 
 /// What goes wrong with a step.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+pub(super) enum Problem {
     #[error(transparent)]
     Cluster(#[from] Error),
     #[error("{0}")]
@@ -163,7 +163,7 @@ async fn turn(
 }
 
 /// The `Date` of an HTTP answer, in Unix seconds: the API server's clock is the one that judges certificates.
-fn seconds(date: &str) -> Result<i64, Problem> {
+pub(super) fn seconds(date: &str) -> Result<i64, Problem> {
     let time = rfc2822::parse(date);
     let time = time.map_err(|e| Problem::Other(format!("the API server's Date {date:?}: {e}")))?;
     Ok(time.timestamp().as_second())

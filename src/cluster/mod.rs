@@ -9,8 +9,10 @@ mod keeper;
 mod lease;
 mod namespaces;
 mod replicas;
+mod restart;
 mod running;
 mod serving;
+mod survey;
 mod watches;
 
 use std::path::PathBuf;
@@ -26,7 +28,9 @@ use serde_json::Value;
 
 pub use installation::Installation;
 pub use keeper::ROTATE_ANNOTATION;
+pub use restart::{Left, is_rolled_out, restart};
 pub use running::Running;
+pub use survey::survey;
 
 /// Which cluster, in kubectl's words.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +110,35 @@ impl Cluster {
         self.request(Request::get(path), path, Vec::new()).await
     }
 
+    /// All items of the list at `path`, a part at a time.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
+        let (mut items, mut from) = (Vec::new(), String::new());
+        let separator = if path.contains('?') { '&' } else { '?' };
+        loop {
+            let mut part = self.get(&format!("{path}{separator}limit=500{from}")).await?;
+            if let Value::Array(found) = part["items"].take() {
+                items.extend(found);
+            }
+            match part["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
+                Some(token) => from = format!("&continue={token}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// The text at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn text(&self, path: &str) -> Result<String, Error> {
+        let silent = |message: String| Error::Silent { server: self.server.clone(), message };
+        let request = Request::get(path).body(Vec::new()).map_err(|e| silent(e.to_string()))?;
+        self.client.request_text(request).await.map_err(|e| self.error(path, &e))
+    }
+
     /// An object by its path, `None` where there is none, and when that was so: the answer's `Date`.
     ///
     /// # Errors
@@ -168,12 +201,16 @@ impl Cluster {
     async fn request(&self, request: Builder, path: &str, body: Vec<u8>) -> Result<Value, Error> {
         let silent = |message: String| Error::Silent { server: self.server.clone(), message };
         let request = request.body(body).map_err(|e| silent(e.to_string()))?;
-        self.client.request(request).await.map_err(|e| match e {
+        self.client.request(request).await.map_err(|e| self.error(path, &e))
+    }
+
+    fn error(&self, path: &str, error: &kube::Error) -> Error {
+        match error {
             kube::Error::Api(status) => {
-                Error::Refused { what: path.to_owned(), code: status.code, message: status.message }
+                Error::Refused { what: path.to_owned(), code: status.code, message: status.message.clone() }
             }
-            other => silent(chain(&other)),
-        })
+            other => Error::Silent { server: self.server.clone(), message: chain(other) },
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use super::{Error, Installation};
 use crate::certificates::rotation::Pair;
 use crate::certificates::{Identity, peer};
 
+/// The name of the webhook's port.
+const PORT: &str = "https";
 /// A replica that has not answered by then is not known to serve anything.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -49,7 +51,12 @@ fn addresses(slices: &Value) -> Vec<SocketAddr> {
     let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut found = Vec::new();
     for slice in items(&slices["items"]) {
-        let ports: Vec<_> = items(&slice["ports"]).iter().filter_map(|port| port["port"].as_u64()).collect();
+        let ports = items(&slice["ports"]);
+        let ports: Vec<_> = ports
+            .iter()
+            .filter(|port| port["name"] == PORT)
+            .filter_map(|port| port["port"].as_u64())
+            .collect();
         for endpoint in items(&slice["endpoints"]) {
             let ips = items(&endpoint["addresses"]);
             let ips = ips.iter().filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok());
@@ -69,11 +76,11 @@ mod tests {
     #[test]
     fn every_endpoint_counts_ready_or_not() {
         let slices = json!({"items": [
-            {"ports": [{"name": "https", "port": 8443}], "endpoints": [
+            {"ports": [{"name": "http-metrics", "port": 15014}, {"name": "https", "port": 8443}], "endpoints": [
                 {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
                 {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "terminating": true}},
             ]},
-            {"ports": [{"port": 8443}], "endpoints": [{"addresses": ["fd00::1"]}]},
+            {"ports": [{"name": "https", "port": 8443}], "endpoints": [{"addresses": ["fd00::1"]}]},
             {"ports": null, "endpoints": null},
         ]});
         let expected: Vec<SocketAddr> =

@@ -11,6 +11,7 @@ pub(crate) mod install;
 mod manifests;
 mod output;
 mod reload;
+pub(crate) mod repair;
 mod report;
 mod rewrite;
 mod rotate;

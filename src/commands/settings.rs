@@ -45,6 +45,17 @@ pub(crate) struct SettingsFlags {
 }
 
 impl SettingsFlags {
+    /// Whether a pack, or what goes into one, is named.
+    pub(crate) fn names_pack(&self) -> bool {
+        let Self { config, packs, templates, values, set, .. } = self;
+        config.is_some() || [packs, templates, set].iter().any(|list| !list.is_empty()) || !values.is_empty()
+    }
+
+    /// The revision that is named.
+    pub(crate) fn revision(&self) -> Option<&str> {
+        self.revision.as_deref()
+    }
+
     /// Whether a file of settings is named.
     pub(crate) fn names_file(&self) -> bool {
         self.config.is_some()

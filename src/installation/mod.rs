@@ -24,7 +24,7 @@ use crate::{manifest, yaml};
 
 pub use names::Names;
 pub use parts::Part;
-pub use tag::Tag;
+pub use tag::{TAG_LABEL, Tag};
 
 /// Label of every object that belongs to an installation.
 pub const PART_OF_LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "outrigger");

@@ -69,8 +69,9 @@ fn another_revision_has_names_of_its_own_everywhere() {
     assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "outrigger-canary");
     assert_eq!(pod["spec"]["serviceAccountName"], "outrigger-canary");
     assert_eq!(pod["spec"]["containers"][0]["name"], "outrigger");
-    let sources = &pod["spec"]["volumes"][0]["projected"]["sources"];
-    assert_eq!(sources[0]["configMap"]["name"], "outrigger-canary");
+    assert_eq!(pod["spec"]["volumes"][0]["configMap"]["name"], "outrigger-canary");
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert!(arguments.windows(2).any(|pair| pair == [json!("--installation"), json!("outrigger-canary")]));
     let may: Vec<_> = ["ClusterRole", "Role"].iter().flat_map(|kind| of_kind(&objects, kind)).collect();
     let rules = may.iter().flat_map(|role| role["rules"].as_array().unwrap());
     let named: BTreeSet<_> = rules.filter_map(|rule| rule["resourceNames"][0].as_str()).collect();

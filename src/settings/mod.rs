@@ -85,6 +85,12 @@ pub struct KubernetesVersion {
     pub minor: u32,
 }
 
+impl std::fmt::Display for KubernetesVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
 impl std::str::FromStr for KubernetesVersion {
     type Err = String;
 

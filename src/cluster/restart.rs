@@ -1,0 +1,128 @@
+//! Restarting a workload as `kubectl rollout restart` does, when no PodDisruptionBudget forbids it.
+//!
+//! Sources: <https://kubernetes.io/docs/reference/kubectl/generated/kubectl_rollout/kubectl_rollout_restart/>,
+//! <https://kubernetes.io/docs/concepts/workloads/pods/disruptions/>.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Change, Cluster, Error};
+use crate::settings::Selector;
+use crate::sidecars::Workload;
+
+/// The annotation that makes a pod template another one.
+const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Where a workload is, if it is of a kind whose pods are replaced one after the other when its template changes.
+fn path(workload: &Workload) -> Option<String> {
+    let plural = match workload.kind.as_str() {
+        "Deployment" => "deployments",
+        "StatefulSet" => "statefulsets",
+        "DaemonSet" => "daemonsets",
+        _ => return None,
+    };
+    let Workload { namespace, name, .. } = workload;
+    Some(format!("/apis/apps/v1/namespaces/{namespace}/{plural}/{name}"))
+}
+
+/// Why a workload is not restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// Its pods are not replaced by anybody, or all at once: a bare pod, a Job.
+    Kind,
+    /// A PodDisruptionBudget, by name, allows no disruption now.
+    Budget(String),
+}
+
+/// Begins a restart; `dry_run`: says only what would be done.
+///
+/// # Errors
+/// It cannot be read or written.
+pub async fn restart(cluster: &Cluster, workload: &Workload, dry_run: bool) -> Result<Option<Left>, Error> {
+    let Some(path) = path(workload) else { return Ok(Some(Left::Kind)) };
+    let budgets = format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets", workload.namespace);
+    if let Some(name) = forbids(&cluster.list(&budgets).await?, &workload.labels) {
+        return Ok(Some(Left::Budget(name)));
+    }
+    if !dry_run {
+        let now = format!("{:.0}", Timestamp::now());
+        let template = json!({"metadata": {"annotations": {RESTARTED: now}}});
+        cluster.patch(&path, &Change::Merge(&json!({"spec": {"template": template}}))).await?;
+    }
+    Ok(None)
+}
+
+/// Whether all pods of a workload are of its newest template, and ready.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn is_rolled_out(cluster: &Cluster, workload: &Workload) -> Result<bool, Error> {
+    let Some(path) = path(workload) else { return Ok(true) };
+    Ok(rolled_out(&cluster.get(&path).await?))
+}
+
+fn rolled_out(object: &Value) -> bool {
+    let status = &object["status"];
+    let count = |field: &str| status[field].as_u64().unwrap_or_default();
+    let seen = count("observedGeneration") >= object["metadata"]["generation"].as_u64().unwrap_or_default();
+    // A DaemonSet counts by other names.
+    let (wanted, updated, ready) = if status["desiredNumberScheduled"].is_null() {
+        (object["spec"]["replicas"].as_u64().unwrap_or(1), count("updatedReplicas"), count("readyReplicas"))
+    } else {
+        (count("desiredNumberScheduled"), count("updatedNumberScheduled"), count("numberReady"))
+    };
+    let old = count("replicas").saturating_sub(count("updatedReplicas"));
+    seen && updated >= wanted && ready >= wanted && (old == 0 || !status["desiredNumberScheduled"].is_null())
+}
+
+/// The budget that selects pods with these labels and allows no disruption now.
+fn forbids(budgets: &[Value], labels: &Value) -> Option<String> {
+    let forbids = |budget: &&Value| {
+        let selector = &budget["spec"]["selector"];
+        // An empty selector is every pod here, and none of ours.
+        let every = selector.as_object().is_some_and(|selector| selector.values().all(is_empty));
+        let selector = serde_json::from_value::<Selector>(selector.clone());
+        let selected = every || selector.is_ok_and(|selector| selector.matches(labels));
+        selected && budget["status"]["disruptionsAllowed"] == 0
+    };
+    let budget = budgets.iter().find(forbids)?;
+    Some(budget["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_without_disruptions_forbids_those_that_it_selects() {
+        let budget = |name: &str, app: &str, allowed: u64| json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": app}}}, "status": {"disruptionsAllowed": allowed}});
+        let budgets = [budget("a", "web", 1), budget("b", "cart", 0)];
+        assert_eq!(forbids(&budgets, &json!({"app": "web"})), None);
+        assert_eq!(forbids(&budgets, &json!({"app": "cart"})), Some("b".to_owned()));
+        assert_eq!(forbids(&budgets, &json!({"app": "other"})), None);
+        let every =
+            json!({"metadata": {"name": "c"}, "spec": {"selector": {}}, "status": {"disruptionsAllowed": 0}});
+        assert_eq!(forbids(&[every], &json!({})), Some("c".to_owned()));
+    }
+
+    #[test]
+    fn it_is_rolled_out_when_no_old_pod_is_left_and_all_are_ready() {
+        let deployment =
+            |status: Value| json!({"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status});
+        let good = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
+        assert!(rolled_out(&deployment(good.clone())));
+        for (field, value) in
+            [("observedGeneration", 1), ("replicas", 3), ("updatedReplicas", 1), ("readyReplicas", 1)]
+        {
+            let mut status = good.clone();
+            status[field] = json!(value);
+            assert!(!rolled_out(&deployment(status)), "{field}");
+        }
+        let daemons = json!({"observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberReady": 3});
+        assert!(rolled_out(&deployment(daemons)));
+    }
+}
