@@ -107,9 +107,13 @@ pub fn wanting(facts: &Facts) -> Result<Vec<Workload>, String> {
     checks::wanting(facts)
 }
 
-/// Whether a namespace asks for injection by this installation, by itself or by one of its tags.
+/// Whether a namespace asks for injection by this installation, by itself or by one of its tags. One that is about to go
+/// takes no pods.
 pub fn asks(namespace: &Value, names: &Names, tags: &[String]) -> bool {
     let labels = &namespace["metadata"]["labels"];
+    if !namespace["metadata"]["deletionTimestamp"].is_null() {
+        return false;
+    }
     let label = |key: &str| labels[key].as_str();
     match (label(outrigger_contract::NAMESPACE_LABEL), label(outrigger_contract::REVISION_LABEL)) {
         (Some("enabled"), _) => names.revision == crate::installation::DEFAULT_REVISION,

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -176,8 +176,15 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs `outrigger` where the API server can be reached, with the cluster's kubeconfig.
+/// Runs `outrigger` where the API server can be reached, with the cluster's kubeconfig; its failure is the test's.
 pub fn outrigger(arguments: &[&str]) -> Output {
+    let (status, output) = run_outrigger(arguments);
+    assert!(status.success(), "outrigger {arguments:?}: {}", output.stderr);
+    output
+}
+
+/// Runs `outrigger` there: how it ended, and what it printed.
+pub fn run_outrigger(arguments: &[&str]) -> (ExitStatus, Output) {
     let (inside, program) = (folder().join("in"), env!("CARGO_BIN_EXE_outrigger"));
     let kubeconfig = folder().join("kubeconfig");
     // A cluster of somebody else's is reached from here, by the KUBECONFIG that these tests were given.
@@ -187,7 +194,5 @@ pub fn outrigger(arguments: &[&str]) -> Output {
     }
     let output = command.args(arguments).output().expect("outrigger runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes UTF-8");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert!(output.status.success(), "outrigger {arguments:?}: {stderr}");
-    Output { stdout, stderr }
+    (output.status, Output { stdout: text(output.stdout), stderr: text(output.stderr) })
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod explain;
 mod install;
 mod merge_keys;
+mod operate;
 mod packaging;
 mod pods;
 mod policy;

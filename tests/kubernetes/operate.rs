@@ -1,0 +1,96 @@
+//! `outrigger check` and `outrigger repair` on a real installation.
+
+use std::process::ExitStatus;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Namespace, kubectl, outrigger, run_outrigger, until};
+use crate::install::Installation;
+use crate::pods;
+
+fn line<'a>(report: &'a Value, check: &str) -> &'a Value {
+    let lines = report["lines"].as_array().unwrap();
+    lines.iter().find(|line| line["check"] == check).unwrap_or_else(|| panic!("no {check} in {report:#}"))
+}
+
+fn check(installation: &Installation) -> (ExitStatus, Value) {
+    let namespace = &installation.namespace.name;
+    let which = ["--revision", &installation.revision, "--namespace", namespace, "--output=json"];
+    let (status, output) = run_outrigger(&[&["check"], &which[..]].concat());
+    (status, output.json())
+}
+
+/// A Deployment whose one pod can run.
+fn deployment(name: &str) -> Value {
+    let labels = json!({"app": name});
+    let container = json!({"name": "app", "image": pods::IMAGE, "command": ["sleep", "infinity"]});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+            "terminationGracePeriodSeconds": 0, "containers": [container],
+        }}},
+    })
+}
+
+#[test]
+fn what_missed_its_sidecar_is_found_and_restarted() {
+    let installation = Installation::new("operated", 1, json!({}));
+    // A pod of before the namespace asked for injection.
+    let namespace = Namespace::create("before", json!({}));
+    namespace.create_object(&deployment("web"));
+    namespace.create_object(&deployment("kept"));
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "budget"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}},
+    });
+    namespace.create_object(&budget);
+    for name in ["web", "kept"] {
+        namespace.wait("condition=Available", &format!("deployment/{name}"));
+    }
+    kubectl(&["label", "namespace", &namespace.name, &format!("istio.io/rev={}", installation.revision)]);
+    until("a budget that was counted", || {
+        let budget = namespace.get("poddisruptionbudget", "budget");
+        if budget["status"]["currentHealthy"] == 1 { Ok(()) } else { Err(budget["status"].to_string()) }
+    });
+
+    let (status, report) = check(&installation);
+    assert!(status.success(), "{report:#}");
+    for good in ["version", "kubelets", "permissions", "installation", "certificate", "settings", "injection"]
+    {
+        assert_eq!(line(&report, good)["state"], "ok", "{report:#}");
+    }
+    let missing = line(&report, "missing-sidecars");
+    assert_eq!(missing["state"], "warning", "{missing}");
+    for name in ["web", "kept"] {
+        let title = format!("Deployment {}/{name}", namespace.name);
+        assert!(missing["message"].as_str().unwrap().contains(&title), "{missing}");
+    }
+
+    let which = ["--revision", &installation.revision, "--namespace", &installation.namespace.name];
+    let repair =
+        |more: &[&str]| outrigger(&[&["repair", "--only", &namespace.name], &which[..], more].concat());
+    let said = repair(&[]).stderr;
+    assert!(said.contains("to be restarted") && said.contains("allows no disruption now"), "{said}");
+    let stored = |name: &str| pods::injected(&namespace.pods(&format!("app={name}"))[0]);
+    assert!(!stored("web") && !stored("kept"));
+
+    let said = repair(&["--restart"]).stderr;
+    assert!(said.contains("restarted"), "{said}");
+    until("only the new pod", || match namespace.pods("app=web").as_slice() {
+        [pod] if pods::injected(pod) => Ok(()),
+        others => Err(format!("{} pods", others.len())),
+    });
+    assert!(!stored("kept"));
+    let found = repair(&["--output=json"]).json();
+    let names: Vec<_> = found.as_array().unwrap().iter().map(|workload| &workload["name"]).collect();
+    assert_eq!(names, ["kept"]);
+
+    // Nobody is there to ask: the check says so, and fails.
+    let own = format!("--namespace={}", installation.namespace.name);
+    kubectl(&["scale", &format!("deployment/{}", installation.name), "--replicas=0", &own]);
+    until("a check that fails", || {
+        let (status, report) = check(&installation);
+        let states = ["replicas", "injection"].map(|check| line(&report, check)["state"].clone());
+        if !status.success() && states == ["failed", "failed"] { Ok(()) } else { Err(format!("{report:#}")) }
+    });
+}
