@@ -26,6 +26,7 @@ enum Command {
     Check(Box<commands::check::Check>),
     Install(Box<commands::install::Install>),
     Repair(Box<commands::repair::Repair>),
+    Uninstall(Box<commands::uninstall::Uninstall>),
     Certs(commands::certs::Certs),
     Completions(commands::completions::Completions),
 }
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check(command) => return command.run(),
         Command::Install(command) => command.run(),
         Command::Repair(command) => return command.run(),
+        Command::Uninstall(command) => command.run(),
         Command::Certs(command) => command.run(),
         Command::Completions(command) => command.run(CommandLine::command()),
     };

@@ -3,6 +3,7 @@
 //! The cluster is found as kubectl finds it: a kubeconfig that is named, those of `$KUBECONFIG`, `~/.kube/config`, or
 //! the service account of the pod that the program runs in.
 
+pub mod apply;
 mod events;
 mod installation;
 mod keeper;

@@ -1,24 +1,29 @@
 //! `outrigger install`: what an installation is made of, printed or applied.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use outrigger::installation::{self, DEFAULT_REVISION, Names, Options, Part, Tag};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 
+use super::apply::Apply;
+use super::cluster::ClusterFlags;
 use super::output;
 
-/// Print what an installation is made of
+/// Print what an installation is made of, or apply it
 ///
-/// Without options it is what the folder manifests/ holds. No certificate and no caBundle is ever in it.
+/// Without options it is what the folder manifests/ holds. No certificate and no caBundle is ever in it, and applying it
+/// again leaves them as they are.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   outrigger install | kubectl apply -f -
-  outrigger install --registry registry.example/mesh --with hpa,network-policy
-  outrigger install --revision canary --config canary.yaml
-  outrigger install --tag prod --revision canary
+  outrigger install --apply
+  outrigger install --registry registry.example/mesh --with hpa,network-policy --apply
+  outrigger install --revision canary --config canary.yaml --dry-run=server
+  outrigger install --tag prod --revision canary --apply
 
-Exit status: 0 printed; 1 an option cannot be used; 2 usage.")]
+Exit status: 0 done; 1 an option cannot be used, something could not be applied, or no pod comes back injected; 2 usage.")]
 pub(crate) struct Install {
     #[command(flatten)]
     which: InstallationFlags,
@@ -37,6 +42,23 @@ pub(crate) struct Install {
     /// YAML documents, or a List in JSON
     #[arg(short, long, value_enum, default_value = "yaml", help_heading = "Output")]
     output: OutputFlag,
+    /// Apply it (server-side, as field manager outrigger), and wait until a pod comes back injected
+    #[arg(long, help_heading = "Cluster")]
+    apply: bool,
+    /// Say what --apply would do, as the API server sees it, and store nothing
+    #[arg(long, value_enum, value_name = "server", conflicts_with = "apply", help_heading = "Cluster")]
+    dry_run: Option<DryRun>,
+    /// Seconds to wait
+    #[arg(long, value_name = "SECONDS", default_value = "120", help_heading = "Cluster")]
+    timeout: u32,
+    #[command(flatten)]
+    cluster: ClusterFlags,
+}
+
+/// kubectl has `client`, too; here that is what is printed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DryRun {
+    Server,
 }
 
 /// Which installation.
@@ -60,11 +82,15 @@ enum OutputFlag {
 }
 
 impl InstallationFlags {
+    /// What the installation is called.
+    pub(super) fn names(&self) -> Result<Names, String> {
+        Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())
+    }
+
     /// The tag that is named.
     pub(super) fn tag(&self) -> Result<Option<Tag>, String> {
         let Some(tag) = &self.tag else { return Ok(None) };
-        let names = Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())?;
-        Tag::new(tag, names).map(Some).map_err(|e| e.to_string())
+        Tag::new(tag, self.names()?).map(Some).map_err(|e| e.to_string())
     }
 }
 
@@ -74,16 +100,29 @@ impl Install {
     /// # Errors
     /// An option that cannot be used, as a message for people.
     pub(crate) fn run(self) -> Result<(), String> {
+        let names = self.which.names()?;
         let objects = match self.which.tag()? {
             Some(tag) => tag.objects(),
             None => installation::objects(&self.options()?),
         };
         let objects = objects.map_err(|e| e.to_string())?;
-        let text = match self.output {
-            OutputFlag::Yaml => installation::yaml(&objects),
-            OutputFlag::Json => format!("{:#}\n", installation::json(&objects)),
-        };
-        output::write(None, text.as_bytes())
+        if !self.apply && self.dry_run.is_none() {
+            let text = match self.output {
+                OutputFlag::Yaml => installation::yaml(&objects),
+                OutputFlag::Json => format!("{:#}\n", installation::json(&objects)),
+            };
+            return output::write(None, text.as_bytes());
+        }
+        self.cluster.ask(async |cluster| {
+            let apply = Apply {
+                cluster,
+                names: &names,
+                asked: self.which.tag.as_ref().unwrap_or(&names.revision),
+                objects: &objects,
+                timeout: Duration::from_secs(self.timeout.into()),
+            };
+            Ok(if self.apply { apply.run().await } else { apply.dry_run().await })
+        })?
     }
 
     fn options(&self) -> Result<Options, String> {

@@ -1,5 +1,6 @@
 //! One file a command, thin: each reads its options, calls the library, prints.
 
+mod apply;
 pub(crate) mod certs;
 pub(crate) mod check;
 mod cluster;
@@ -19,3 +20,4 @@ pub(crate) mod serve;
 mod settings;
 mod trial;
 pub(crate) mod uninject;
+pub(crate) mod uninstall;

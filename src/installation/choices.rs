@@ -16,9 +16,22 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
                 *text = settings(text, options, names)?;
             }
         }
-        "Deployment" => deployment(&mut object["spec"], options),
+        "Deployment" => {
+            deployment(&mut object["spec"], options);
+            if options.parts.contains(&Part::CertManager) {
+                certificate_of_files(&mut object["spec"]["template"]["spec"], names);
+            }
+        }
         "HorizontalPodAutoscaler" => replicas_of(&mut object["spec"], options),
-        "MutatingWebhookConfiguration" => registration::of_revision(object, &names.revision),
+        "MutatingWebhookConfiguration" => {
+            registration::of_revision(object, &names.revision);
+            if options.parts.contains(&Part::CertManager) {
+                // Whose CA cert-manager is to write.
+                let Names { name, namespace, .. } = names;
+                object["metadata"]["annotations"] =
+                    json!({"cert-manager.io/inject-ca-from": format!("{namespace}/{name}")});
+            }
+        }
         _ => {}
     }
     Ok(())
@@ -64,6 +77,24 @@ fn deployment(spec: &mut Value, options: &Options) {
             }
         }
     }
+}
+
+/// The webhook takes its certificate from files, and keeps none itself.
+fn certificate_of_files(pod: &mut Value, names: &Names) {
+    let folder = "/etc/outrigger-certificate";
+    let mut add = |pointer: &str, items: &[Value]| {
+        if let Some(list) = pod.pointer_mut(pointer).and_then(Value::as_array_mut) {
+            list.extend_from_slice(items);
+        }
+    };
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|file| json!(format!("{folder}/{file}")));
+    add("/containers/0/args", &[json!("--cert"), certificate, json!("--key"), key]);
+    add(
+        "/containers/0/volumeMounts",
+        &[json!({"name": "certificate", "mountPath": folder, "readOnly": true})],
+    );
+    let secret = json!({"secretName": format!("{}-certificate", names.name)});
+    add("/volumes", &[json!({"name": "certificate", "secret": secret})]);
 }
 
 fn replicas_of(spec: &mut Value, options: &Options) {

@@ -6,14 +6,19 @@
 //! files     renamed   by option
 //! ```
 //!
-//! The Helm chart and the kustomize overlays make the same objects; `tests/command_line/install.rs` and
-//! `tests/installations/run` compare them.
+//! The Helm chart and the kustomize overlays make the same objects; `tests/kubernetes/packaging.rs`
+//! compares them.
 
 mod choices;
 mod names;
 mod parts;
 pub mod registration;
+mod removal;
+pub mod rollout;
+mod sidecars;
 mod tag;
+mod trial_pod;
+pub mod trust;
 
 use std::collections::BTreeSet;
 
@@ -24,7 +29,10 @@ use crate::{manifest, yaml};
 
 pub use names::Names;
 pub use parts::Part;
+pub use removal::{removal, tags_of};
+pub use sidecars::Sidecars;
 pub use tag::{TAG_LABEL, Tag};
+pub use trial_pod::{TrialPod, verify};
 
 /// Label of every object that belongs to an installation.
 pub const PART_OF_LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "outrigger");
@@ -90,6 +98,12 @@ impl Object {
     /// Its kind.
     pub fn kind(&self) -> &str {
         self.value["kind"].as_str().unwrap_or_default()
+    }
+
+    /// Whether its kind is not Kubernetes' own.
+    pub fn is_foreign(&self) -> bool {
+        let version = self.value["apiVersion"].as_str().unwrap_or_default();
+        version.split_once('/').is_some_and(|(group, _)| group.contains('.') && !group.ends_with(".k8s.io"))
     }
 
     /// As people name it: `Deployment outrigger-system/outrigger`.

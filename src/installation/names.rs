@@ -9,7 +9,7 @@ use crate::settings::INSTALLATION_NAMESPACE;
 /// Name of the installation of the default revision, as the manifests have it.
 const NAME: &str = "outrigger";
 /// What follows the installation's name in those of some objects.
-const SUFFIXES: [&str; 2] = ["certificate", "dashboard"];
+const SUFFIXES: [&str; 4] = ["certificate", "dashboard", "ca", "self-signed"];
 /// Fields whose value is not the installation's name, though it reads the same.
 const KEPT: [&str; 1] = ["app.kubernetes.io/part-of"];
 /// Lists whose members have names of their own.
@@ -96,6 +96,7 @@ impl Names {
         let Self { name, namespace, revision } = self;
         // The namespace first: an installation's name may read as the namespace of the manifests does.
         [
+            (format!("{NAME}.{INSTALLATION_NAMESPACE}.svc"), format!("{name}.{namespace}.svc")),
             (INSTALLATION_NAMESPACE.to_owned(), namespace.clone()),
             (format!("service=\"{NAME}\""), format!("service=\"{name}\"")),
             (format!("app.kubernetes.io/name={NAME}"), format!("app.kubernetes.io/name={name}")),

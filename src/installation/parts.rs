@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// What can be installed besides. Its name is that of its folder in `manifests/options`.
+/// What can be installed besides. Its name is that of its folder in `manifests/options`, or in `certs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Part {
     /// HorizontalPodAutoscaler: more replicas under load
@@ -15,6 +15,8 @@ pub enum Part {
     PrometheusRule,
     /// A dashboard for Grafana, in a ConfigMap
     Dashboard,
+    /// The certificate by cert-manager, in place of Outrigger's own
+    CertManager,
 }
 
 macro_rules! manifest {
@@ -30,12 +32,13 @@ const BEFORE: [&str; 4] = [
     manifest!("2-webhook.yaml"),
 ];
 
-const PARTS: [(Part, &str); 5] = [
+const PARTS: [(Part, &str); 6] = [
     (Part::Hpa, manifest!("options/hpa/hpa.yaml")),
     (Part::NetworkPolicy, manifest!("options/network-policy/network-policy.yaml")),
     (Part::ServiceMonitor, manifest!("options/service-monitor/service-monitor.yaml")),
     (Part::PrometheusRule, manifest!("options/prometheus-rule/prometheus-rule.yaml")),
     (Part::Dashboard, manifest!("options/dashboard/dashboard.yaml")),
+    (Part::CertManager, include_str!("../../certs/cert-manager/cert-manager.yaml")),
 ];
 
 /// The registration. It comes last, so that no pod is sent to a webhook that is not there.

@@ -2,10 +2,11 @@
 //!
 //! It is a registration of its own, for `istio.io/rev=TAG`, that sends pods to the revision's Service.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::names::check;
 use super::registration::{of_revision, original, webhooks};
+use super::removal::identity;
 use super::{DEFAULT_REVISION, Error, Names, Object};
 
 /// Label of a tag's registration, as in Istio.
@@ -57,6 +58,39 @@ impl Tag {
             // The injector is told that it is meant, though it has another name.
             webhook["clientConfig"]["service"]["path"] = json!(format!("/inject/tag/{}", self.tag));
         }
-        Ok(vec![Object::made(registration)])
+        let [role, binding] = self.access(&registration["metadata"]["labels"]);
+        Ok([role, binding, registration].into_iter().map(Object::made).collect())
+    }
+
+    /// That the revision's webhook may write its CA into the tag's registration, as it may into its own.
+    fn access(&self, labels: &Value) -> [Value; 2] {
+        let (name, group) = (self.name(), "rbac.authorization.k8s.io");
+        let version = format!("{group}/v1");
+        let metadata = json!({"name": name, "labels": labels});
+        let rule = json!({
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "resourceNames": [name],
+            "verbs": ["patch"],
+        });
+        let Names { name: account, namespace, .. } = &self.names;
+        [
+            json!({"apiVersion": version, "kind": "ClusterRole", "metadata": metadata, "rules": [rule]}),
+            json!({
+                "apiVersion": version,
+                "kind": "ClusterRoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+            }),
+        ]
+    }
+
+    /// What is deleted of it, in order: the registration first.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`], which a test rules out.
+    pub fn removal(&self) -> Result<Vec<Object>, Error> {
+        Ok(self.objects()?.iter().rev().map(|object| Object::made(identity(&object.value))).collect())
     }
 }

@@ -27,7 +27,8 @@ fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Value> {
 fn without_options_the_texts_are_those_of_the_manifests() {
     let objects = objects(&Options { parts: all_parts(), ..Options::default() }).unwrap();
     let changed: Vec<_> = objects.iter().filter(|object| object.text.is_none()).map(Object::kind).collect();
-    assert_eq!(changed, ["Deployment"]); // whose replicas are the autoscaler's
+    // Replicas are the autoscaler's, and the certificate is cert-manager's.
+    assert_eq!(changed, ["Deployment", "MutatingWebhookConfiguration"]);
     let printed = yaml(&objects);
     let read: Vec<Value> =
         manifest::split(printed.as_bytes()).iter().filter_map(|document| document.parse().unwrap()).collect();
@@ -50,7 +51,10 @@ fn another_revision_has_names_of_its_own_everywhere() {
         let name = metadata["name"].as_str().unwrap();
         match object.kind() {
             "Namespace" => assert_eq!(name, "mesh"),
-            _ => assert!(["outrigger-canary", "outrigger-canary-dashboard"].contains(&name), "{name}"),
+            _ => {
+                let of = ["", "-dashboard", "-ca", "-self-signed"];
+                assert!(of.iter().any(|suffix| name == format!("outrigger-canary{suffix}")), "{name}");
+            }
         }
         let namespace = metadata["namespace"].as_str();
         assert!(namespace.is_none_or(|namespace| namespace == "mesh"), "{namespace:?}");
@@ -192,6 +196,15 @@ fn a_tag_sends_pods_of_its_name_to_the_revisions_service() {
     assert_eq!(registration["metadata"]["name"], "outrigger-tag-prod");
     let labels = &registration["metadata"]["labels"];
     assert_eq!((&labels["istio.io/rev"], &labels["istio.io/tag"]), (&json!("canary"), &json!("prod")));
+    let may = &of_kind(&objects, "ClusterRole")[0]["rules"][0];
+    assert_eq!((&may["resourceNames"], &may["verbs"]), (&json!(["outrigger-tag-prod"]), &json!(["patch"])));
+    let account = &of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0];
+    assert_eq!((&account["name"], &account["namespace"]), (&json!("outrigger-canary"), &json!("mesh")));
+    let removed = tag.removal().unwrap();
+    assert_eq!(
+        removed.iter().map(Object::kind).collect::<Vec<_>>(),
+        ["MutatingWebhookConfiguration", "ClusterRoleBinding", "ClusterRole"]
+    );
     for webhook in registration["webhooks"].as_array().unwrap() {
         let service =
             json!({"namespace": "mesh", "name": "outrigger-canary", "path": "/inject/tag/prod", "port": 443});
@@ -241,4 +254,62 @@ fn alerts_and_dashboard_ask_for_metrics_that_are_there() {
         words.filter(|word| word.starts_with("outrigger_") || word.starts_with("sidecar_")).collect();
     assert!(named.len() > 8, "{named:?}");
     assert_eq!(named.difference(&there).collect::<Vec<_>>(), Vec::<&&str>::new());
+}
+
+#[test]
+fn the_registration_goes_first_and_the_namespace_stays() {
+    let names = Names::new("canary", "mesh").unwrap();
+    let removed = removal(&names).unwrap();
+    let kinds: Vec<_> = removed.iter().map(Object::kind).collect();
+    assert_eq!(kinds[0], "MutatingWebhookConfiguration");
+    assert!(!kinds.contains(&"Namespace"), "{kinds:?}");
+    let installed = objects(&canary()).unwrap();
+    for object in installed.iter().filter(|object| object.kind() != "Namespace") {
+        assert!(removed.iter().any(|removed| removed.title() == object.title()), "{}", object.title());
+    }
+    for made in ["Secret mesh/outrigger-canary-certificate", "Lease mesh/outrigger-canary"] {
+        assert!(removed.iter().any(|removed| removed.title() == made), "{made}");
+    }
+}
+
+#[test]
+fn tags_that_point_to_an_installation_are_found() {
+    let tag = |tag: &str, revision: &str| {
+        let names = Names::new(revision, "mesh").unwrap();
+        Tag::new(tag, names).unwrap().objects().unwrap().pop().unwrap().value
+    };
+    let own = objects(&canary()).unwrap().last().unwrap().value.clone();
+    let registrations = [own, tag("prod", "canary"), tag("test", "blue")];
+    assert_eq!(tags_of(&registrations, &Names::new("canary", "mesh").unwrap()), ["prod"]);
+    assert_eq!(tags_of(&registrations, &Names::new("canary", "other").unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn the_certificate_of_cert_manager_is_the_one_that_the_webhook_reads_and_the_registration_trusts() {
+    for options in [canary(), Options { parts: all_parts(), ..Options::default() }] {
+        let objects = objects(&options).unwrap();
+        let Names { name, namespace, .. } = Names::new(&options.revision, &options.namespace).unwrap();
+        let certificates = of_kind(&objects, "Certificate");
+        let [ca, leaf] = certificates[..] else { panic!("{certificates:?}") };
+        let issuers = of_kind(&objects, "Issuer");
+        let [self_signed, by_ca] = issuers[..] else { panic!("{issuers:?}") };
+        assert_eq!(ca["spec"]["issuerRef"]["name"], self_signed["metadata"]["name"]);
+        assert_eq!(by_ca["spec"]["ca"]["secretName"], ca["spec"]["secretName"]);
+        assert_eq!(leaf["spec"]["issuerRef"]["name"], by_ca["metadata"]["name"]);
+        assert_eq!(leaf["spec"]["dnsNames"], json!([format!("{name}.{namespace}.svc")]));
+        assert_eq!(of_kind(&objects, "Service")[0]["metadata"]["name"], json!(name));
+        let injected = &of_kind(&objects, "MutatingWebhookConfiguration")[0]["metadata"]["annotations"];
+        let from = format!("{namespace}/{}", leaf["metadata"]["name"].as_str().unwrap());
+        assert_eq!(*injected, json!({"cert-manager.io/inject-ca-from": from}));
+        let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+        let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "certificate");
+        assert_eq!(volume.unwrap()["secret"]["secretName"], leaf["spec"]["secretName"]);
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        let folder = mounts.iter().find(|mount| mount["name"] == "certificate").unwrap()["mountPath"]
+            .as_str()
+            .unwrap();
+        let arguments = pod["containers"][0]["args"].as_array().unwrap();
+        let (certificate, key) = (json!(format!("{folder}/tls.crt")), json!(format!("{folder}/tls.key")));
+        assert!(arguments.ends_with(&[json!("--cert"), certificate, json!("--key"), key]), "{arguments:?}");
+    }
 }

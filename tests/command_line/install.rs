@@ -52,3 +52,38 @@ fn a_tag_takes_no_options_of_an_installation() {
     let run = outrigger(&["install", "--tag", "prod", "--revision", "prod"]);
     assert_eq!(run.code, 1, "{}", run.err);
 }
+
+#[test]
+fn what_is_to_be_deleted_is_printed_in_order() {
+    let run = outrigger(&["uninstall", "--revision", "canary", "--namespace", "mesh"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let objects = run.documents();
+    let titles: Vec<_> = objects
+        .iter()
+        .map(|object| format!("{} {}", object["kind"], object["metadata"]["name"]).replace('"', ""))
+        .collect();
+    assert_eq!(titles[0], "MutatingWebhookConfiguration outrigger-canary");
+    for title in
+        ["Deployment outrigger-canary", "Secret outrigger-canary-certificate", "Lease outrigger-canary"]
+    {
+        assert!(titles.iter().any(|known| known == title), "{title}: {titles:?}");
+    }
+    // kubectl could not find the kinds of operators that are not there.
+    assert!(
+        !run.out.contains("monitoring.coreos.com") && !run.out.contains("kind: Namespace"),
+        "{}",
+        run.out
+    );
+    assert!(run.err.contains("ServiceMonitor mesh/outrigger-canary"), "{}", run.err);
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_an_error() {
+    let files = folder(&[("kubeconfig", "apiVersion: v1\nkind: Config\n")]);
+    for command in [&["install", "--apply"][..], &["install", "--dry-run=server"], &["uninstall", "--apply"]]
+    {
+        let run = outrigger(&[command, &["--kubeconfig", &path(&files, "kubeconfig")]].concat());
+        assert_eq!((run.code, run.out.as_str()), (1, ""), "{command:?}");
+        assert!(run.err.starts_with("outrigger: no cluster to ask: "), "{command:?}: {}", run.err);
+    }
+}

@@ -1,49 +1,14 @@
 //! The certificate that an installation keeps: renewed, lost, damaged and led by another replica while pods come in.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outrigger::certificates::{Bundle, make, unix_now};
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, kubectl, outrigger, try_kubectl, until};
+use crate::cluster::{kubectl, outrigger, try_kubectl, until};
 use crate::install::Installation;
 use crate::pods;
-
-/// Somebody who creates one pod after the other, until told to stop.
-struct Stream {
-    stop: Arc<AtomicBool>,
-    creating: JoinHandle<u32>,
-}
-
-impl Stream {
-    /// Begins to create pods, which are not stored; each must come back injected.
-    fn start(namespace: Namespace) -> Stream {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let creating = std::thread::spawn(move || {
-            let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-            let mut count = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                let pod = namespace.try_kubectl(&create, &pods::stored("one-of-many").to_string());
-                let pod = pod.unwrap_or_else(|error| panic!("pod {count} was refused: {error}"));
-                assert!(pods::injected(&pod.json()), "pod {count}: {}", pod.stderr);
-                count += 1;
-            }
-            count
-        });
-        Stream { stop, creating }
-    }
-
-    /// How many pods came in; none was refused.
-    fn finish(self) -> u32 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.creating.join().expect("no pod was refused")
-    }
-}
+use crate::stream::Stream;
 
 /// What an installation keeps, and what its registration trusts.
 #[derive(Debug, Clone, PartialEq)]

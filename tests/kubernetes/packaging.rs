@@ -63,15 +63,33 @@ fn without_namespace(stream: &str) -> String {
 }
 
 const PARTS: &str = "hpa,network-policy,service-monitor,prometheus-rule,dashboard";
+const VALUES: &str = "hpa=true,networkPolicy=true,serviceMonitor=true,prometheusRule=true,dashboard=true";
 
 #[test]
 fn the_chart_has_the_objects_of_install() {
     assert_same(&helm("outrigger-system", &[]), &without_namespace(&install(&[])));
-    let every_part = "hpa=true,networkPolicy=true,serviceMonitor=true,prometheusRule=true,dashboard=true";
+    let certificate = ["--with", "cert-manager"];
+    assert_same(
+        &helm("outrigger-system", &["--set", "certManager=true"]),
+        &without_namespace(&install(&certificate)),
+    );
     for replicas in ["2", "12"] {
-        let set = format!("{every_part},revision=canary,registry=registry.example/mesh,replicas={replicas}");
+        let set = format!(
+            "{VALUES},certManager=true,revision=canary,registry=registry.example/mesh,replicas={replicas}"
+        );
         let registry = ["--registry", "registry.example/mesh"];
-        let which = ["--revision", "canary", "--namespace", "mesh", "--replicas", replicas, "--with", PARTS];
+        let which = [
+            "--revision",
+            "canary",
+            "--namespace",
+            "mesh",
+            "--replicas",
+            replicas,
+            "--with",
+            PARTS,
+            "--with",
+            "cert-manager",
+        ];
         let installed = install(&[&which[..], &registry].concat());
         assert_same(&helm("mesh", &["--set", &set]), &without_namespace(&installed));
     }
@@ -118,5 +136,6 @@ fn the_chart_refuses_what_install_refuses() {
 fn the_kustomizations_have_the_objects_of_install() {
     assert_same(&kustomize("manifests"), &install(&[]));
     assert_same(&kustomize("overlays/production"), &install(&["--with", PARTS]));
+    assert_same(&kustomize("overlays/cert-manager"), &install(&["--with", "cert-manager"]));
     assert_same(&kustomize("overlays/canary"), &without_namespace(&install(&["--revision", "canary"])));
 }

@@ -1,0 +1,200 @@
+//! Applying an installation to a cluster, and waiting until it works. Progress goes to standard error.
+
+use std::time::{Duration, Instant};
+
+use outrigger::cluster::Cluster;
+use outrigger::cluster::apply::{Applied, path};
+use outrigger::installation::rollout::{obstacles, rollout};
+use outrigger::installation::{Names, Object, TrialPod, trust, verify};
+use outrigger::settings::Settings;
+use serde_json::{Value, json};
+
+use super::report::{BAD, DIM, GOOD, STRONG};
+
+/// Between two looks at what is waited for.
+const PAUSE: Duration = Duration::from_millis(500);
+/// What the registration's kind is called.
+const REGISTRATION: &str = "MutatingWebhookConfiguration";
+
+/// An installation, or a tag, that is applied.
+pub(super) struct Apply<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) names: &'a Names,
+    /// The revision, or the tag, that namespaces ask for.
+    pub(super) asked: &'a str,
+    pub(super) objects: &'a [Object],
+    pub(super) timeout: Duration,
+}
+
+impl Apply<'_> {
+    /// Applies the objects, the registration when the webhook is there; then waits until a pod comes back injected.
+    pub(super) async fn run(&self) -> Result<(), String> {
+        let deadline = Instant::now() + self.timeout;
+        for object in self.objects {
+            if object.kind() == REGISTRATION {
+                self.rolled_out(deadline).await?;
+            }
+            let tag = self.is_tag() && object.kind() == REGISTRATION;
+            if tag {
+                self.lead(object).await?;
+            }
+            let applied = self.cluster.apply(&object.value, false).await;
+            say(applied, object)?;
+            if tag {
+                self.lead(object).await?;
+            }
+        }
+        self.works(deadline).await
+    }
+
+    fn is_tag(&self) -> bool {
+        self.asked != self.names.revision
+    }
+
+    /// Sends the pods of a tag to its revision's webhook, and makes its registration trust that, in one step: before the
+    /// rest is applied, so that none is refused while it moves, and afterwards where it is new.
+    async fn lead(&self, tag: &Object) -> Result<(), String> {
+        let (version, name) = (&tag.value["apiVersion"], &self.names.name);
+        let revision = json!({"apiVersion": version, "kind": REGISTRATION, "metadata": {"name": name}});
+        let revision = self.cluster.get(&path(&revision)).await;
+        let revision = revision.map_err(|e| format!("the registration that the tag points to: {e}"))?;
+        let Some(bundle) = trust::bundle(&revision) else { return Ok(()) };
+        match self.cluster.change(&path(&tag.value), |now| trust::lead(now, &tag.value, bundle)).await {
+            Err(error) if error.is(404) => Ok(()), // nobody can ask for it yet
+            other => other.map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Says what [`Self::run`] would do, as the API server sees it. Nothing is stored.
+    pub(super) async fn dry_run(&self) -> Result<(), String> {
+        let mut no_namespace = false;
+        for object in self.objects {
+            if no_namespace && object.value["metadata"].get("namespace").is_some() {
+                anstream::eprintln!(
+                    "{DIM}not tried{DIM:#}   {}: its namespace is not there yet",
+                    object.title()
+                );
+                continue;
+            }
+            let applied = self.cluster.apply(&object.value, true).await;
+            no_namespace |= object.kind() == "Namespace" && matches!(applied, Ok(Applied::Created));
+            say(applied, object)?;
+        }
+        anstream::eprintln!("by dry run: nothing is stored");
+        Ok(())
+    }
+
+    async fn rolled_out(&self, deadline: Instant) -> Result<(), String> {
+        let Some(deployment) = self.objects.iter().find(|object| object.kind() == "Deployment") else {
+            return Ok(());
+        };
+        let mut told = None;
+        loop {
+            let now = self.cluster.get(&path(&deployment.value)).await.map_err(|e| e.to_string())?;
+            let now = rollout(&now);
+            let of =
+                format!("{}: {} of {} replicas are new and ready", deployment.title(), now.ready, now.wanted);
+            if now.complete {
+                anstream::eprintln!("{GOOD}rolled out{GOOD:#}  {of}");
+                return Ok(());
+            }
+            if told.as_ref() != Some(&now) {
+                anstream::eprintln!("{DIM}waiting{DIM:#}     {of}");
+            }
+            told = Some(now);
+            if Instant::now() > deadline {
+                return Err(self.not_rolled_out(&deployment.title()).await);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn not_rolled_out(&self, title: &str) -> String {
+        let Names { name, namespace, .. } = self.names;
+        let selector = format!("app.kubernetes.io/name%3D{name}");
+        let pods =
+            self.cluster.get(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")).await;
+        let why = match pods {
+            Ok(pods) => obstacles(pods["items"].as_array().map_or(&[], Vec::as_slice)).join("; "),
+            Err(error) => error.to_string(),
+        };
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        format!(
+            "{title} is not rolled out within {} s{why}; see kubectl -n {namespace} describe pods, or give it longer by \
+             --timeout",
+            self.timeout.as_secs()
+        )
+    }
+
+    /// Sends a pod by dry run until it comes back injected: the API server learns of a registration, and the registration
+    /// of its CA, a moment later.
+    async fn works(&self, deadline: Instant) -> Result<(), String> {
+        let settings = self.settings().await?;
+        let namespaces = self.cluster.get("/api/v1/namespaces").await.map_err(|e| e.to_string())?;
+        let namespaces = namespaces["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let Some(trial) = TrialPod::choose(namespaces, self.asked, &settings) else {
+            anstream::eprintln!(
+                "{DIM}not tried{DIM:#}   there is no namespace whose pods these settings inject"
+            );
+            return Ok(());
+        };
+        let TrialPod { namespace, pod } = &trial;
+        anstream::eprintln!(
+            "{DIM}waiting{DIM:#}     until a pod of namespace {namespace} comes back injected, by dry run"
+        );
+        loop {
+            let sent =
+                self.cluster.create(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), pod).await;
+            let verified = sent.map_err(|e| e.to_string()).and_then(|pod| verify(&pod, &self.names.revision));
+            let Err(why) = verified else { break };
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "no pod of namespace {namespace} comes back injected within {} s: {why}",
+                    self.timeout.as_secs()
+                ));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        anstream::eprintln!(
+            "{GOOD}works{GOOD:#}       a pod of namespace {STRONG}{namespace}{STRONG:#} came back injected"
+        );
+        Ok(())
+    }
+
+    /// The settings in force: those that are applied, or, for a tag, those of the installation that it points to.
+    async fn settings(&self) -> Result<Settings, String> {
+        let in_map = |map: &Value| map["data"]["config.yaml"].as_str().map(str::to_owned);
+        let text = match self.objects.iter().find_map(|object| in_map(&object.value)) {
+            Some(text) => text,
+            None => {
+                let Names { name, namespace, .. } = self.names;
+                let map =
+                    self.cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await;
+                let map = map.map_err(|e| format!("the installation that the tag points to: {e}"))?;
+                in_map(&map).ok_or_else(|| format!("ConfigMap {namespace}/{name} has no config.yaml"))?
+            }
+        };
+        Settings::parse(&text, "config.yaml").map_err(|e| e.to_string())
+    }
+}
+
+/// One line for an object.
+fn say(applied: Result<Applied, outrigger::cluster::Error>, object: &Object) -> Result<(), String> {
+    let title = object.title();
+    let (style, word) = match applied {
+        Ok(Applied::Created) => (GOOD, "created"),
+        Ok(Applied::Configured) => (GOOD, "configured"),
+        Ok(Applied::Unchanged) => (DIM, "unchanged"),
+        Err(error) => {
+            anstream::eprintln!("{BAD}failed{BAD:#}      {title}");
+            let hint = if error.is(404) && object.is_foreign() {
+                "; this cluster does not have the CRD of this kind: install what brings it, or leave the part out of --with"
+            } else {
+                ""
+            };
+            return Err(format!("{title}: {error}{hint}"));
+        }
+    };
+    anstream::eprintln!("{style}{word}{style:#}{:width$}{title}", "", width = 12 - word.len());
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Pods that come in one after the other, none of which may be refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::cluster::Namespace;
+use crate::pods;
+
+/// Somebody who creates one pod after the other, until told to stop.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    creating: JoinHandle<u32>,
+}
+
+impl Stream {
+    /// Begins to create pods, which are not stored; each must come back injected.
+    pub fn start(namespace: Namespace) -> Stream {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let creating = std::thread::spawn(move || {
+            let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let pod = namespace.try_kubectl(&create, &pods::stored("one-of-many").to_string());
+                let pod = pod.unwrap_or_else(|error| panic!("pod {count} was refused: {error}"));
+                assert!(pods::injected(&pod.json()), "pod {count}: {}", pod.stderr);
+                count += 1;
+            }
+            count
+        });
+        Stream { stop, creating }
+    }
+
+    /// How many pods came in; none was refused.
+    pub fn finish(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.creating.join().expect("no pod was refused")
+    }
+}
