@@ -151,3 +151,11 @@ fn namespaces_ask_by_label_revision_or_tag() {
         );
     }
 }
+
+#[test]
+fn every_check_is_in_the_book() {
+    let book = include_str!("../../docs/troubleshoot.md");
+    for line in diagnose(&facts()) {
+        assert!(book.contains(&format!("`{}`", line.check)), "{}", line.check);
+    }
+}

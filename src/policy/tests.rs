@@ -180,3 +180,11 @@ fn a_tag_is_another_name_of_the_revision() {
         assert_eq!(decide(&facts(tag), &settings).reason, expected, "{tag:?}");
     }
 }
+
+#[test]
+fn every_reason_is_in_the_book() {
+    let book = include_str!("../../docs/troubleshoot.md");
+    for reason in Reason::ALL {
+        assert!(book.contains(&format!("`{}`", reason.code())), "{}", reason.code());
+    }
+}

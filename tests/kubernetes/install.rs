@@ -84,7 +84,7 @@ impl Drop for Installation {
     }
 }
 
-fn rolled_out(namespace: &str, name: &str) {
+pub fn rolled_out(namespace: &str, name: &str) {
     let (namespace, timeout) =
         (format!("--namespace={namespace}"), format!("--timeout={}s", DEADLINE.as_secs()));
     let deployment = format!("deployment/{name}");

@@ -7,6 +7,7 @@
 
 mod accepted;
 mod admission;
+mod availability;
 mod capture;
 mod certificate;
 mod cluster;

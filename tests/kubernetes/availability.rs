@@ -1,0 +1,125 @@
+//! Many pods at once, replicas that come and go, and a webhook that is away.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{kubectl, try_kubectl, until};
+use crate::install::{Installation, rolled_out};
+use crate::pods;
+
+/// Clients that create pods at the same time, and how many pods each of them creates.
+const CLIENTS: usize = 4;
+const EACH: usize = 250;
+
+fn own(installation: &Installation) -> String {
+    format!("--namespace={}", installation.namespace.name)
+}
+
+#[test]
+fn a_thousand_pods_come_in_while_the_webhook_is_rolled_out_anew() {
+    let installation = Installation::new("rolling", 2, json!({}));
+    let namespace = installation.pods();
+    let list = |client: usize| {
+        let items: Vec<Value> = (0..EACH).map(|n| pods::stored(&format!("pod-{client}-{n}"))).collect();
+        json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+    };
+    std::thread::scope(|scope| {
+        let create = |client| {
+            let (namespace, pods) = (&namespace, list(client));
+            move || namespace.try_kubectl(&["create", "--filename=-", "--output=name"], &pods)
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(create(client))).collect();
+        // In the middle of it all replicas are replaced, as by an upgrade.
+        until("the first pods", || {
+            let pods = namespace.try_kubectl(&["get", "pods", "--output=name"], "")?.stdout;
+            if pods.is_empty() { Err("there are none".to_owned()) } else { Ok(()) }
+        });
+        kubectl(&["rollout", "restart", &format!("deployment/{}", installation.name), &own(&installation)]);
+        for client in clients {
+            client.join().expect("it ends").unwrap_or_else(|error| panic!("pods were refused: {error}"));
+        }
+    });
+    rolled_out(&installation.namespace.name, &installation.name);
+    let stored = namespace.kubectl(&["get", "pods", "--output=json"]).json();
+    let stored = stored["items"].as_array().unwrap();
+    assert_eq!(stored.len(), CLIENTS * EACH);
+    let left = stored.iter().filter(|pod| !pods::injected(pod)).count();
+    assert_eq!(left, 0, "pods without a sidecar");
+}
+
+#[test]
+fn while_the_webhook_is_away_pods_that_ask_are_refused_and_it_comes_back_by_itself() {
+    let installation = Installation::new("away", 1, json!({}));
+    let namespace = installation.pods();
+    let deployment = format!("deployment/{}", installation.name);
+    kubectl(&["scale", &deployment, "--replicas=0", &own(&installation)]);
+    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
+    let pod = pods::stored("asks").to_string();
+    until("a pod that is refused", || match namespace.try_kubectl(&create, &pod) {
+        Err(error) if error.contains("failed calling webhook") => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err("it was let in".to_owned()),
+    });
+    // Whoever does not ask is not affected: other namespaces, those of the system, and pods that refuse.
+    let mut refuses = pods::stored("refuses");
+    refuses["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "false"});
+    for (place, pod) in [
+        (namespace.name.as_str(), &refuses),
+        ("default", &pods::stored("elsewhere")),
+        ("kube-system", &pods::stored("system")),
+    ] {
+        let pod = try_kubectl(&[&create[..], &["--namespace", place]].concat(), &pod.to_string());
+        assert!(!pods::injected(&pod.unwrap_or_else(|error| panic!("{place}: {error}")).json()), "{place}");
+    }
+    kubectl(&["scale", &deployment, "--replicas=1", &own(&installation)]);
+    rolled_out(&installation.namespace.name, &installation.name);
+    until("an injected pod", || {
+        let pod = namespace.try_kubectl(&create, &pod)?.json();
+        if pods::injected(&pod) { Ok(()) } else { Err("no sidecar".to_owned()) }
+    });
+}
+
+#[test]
+fn what_came_of_pods_is_told_on_their_owner() {
+    let installation = Installation::new("telling", 1, json!({}));
+    let namespace = installation.pods();
+    let deployment = |name: &str, labels: Value, network: bool| {
+        let mut template = pods::stored("");
+        template["spec"]["hostNetwork"] = json!(network);
+        let mut all = labels;
+        all["app"] = json!(name);
+        let template = json!({"metadata": {"labels": all}, "spec": template["spec"].take()});
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": name}}, "template": template},
+        })
+    };
+    namespace.create_object(&deployment("web", json!({}), false));
+    namespace.create_object(&deployment("node", json!({"sidecar.istio.io/inject": "true"}), true));
+    for (app, kind, reason, message) in [
+        ("web", "Normal", "SidecarInjected", "policy_enabled: "),
+        ("node", "Warning", "SidecarNotInjected", "host_network"),
+    ] {
+        let set = until("a ReplicaSet", || {
+            let select = ["get", "replicasets", "--selector", &format!("app={app}"), "--output=json"];
+            let list = namespace.try_kubectl(&select, "")?.json();
+            list["items"].as_array().and_then(|items| items.first().cloned()).ok_or("none".to_owned())
+        });
+        let name = set["metadata"]["name"].as_str().unwrap();
+        let about = format!("involvedObject.name={name},reason={reason}");
+        // Three pods, one Event: the same again is counted.
+        let event = until("an Event that counts three pods", || {
+            let list =
+                namespace.try_kubectl(&["get", "events", "--field-selector", &about, "--output=json"], "")?;
+            let list = list.json();
+            match list["items"].as_array().map(Vec::as_slice) {
+                Some([event]) if event["count"] == 3 => Ok(event.clone()),
+                others => Err(format!("{others:?}")),
+            }
+        });
+        assert_eq!(
+            (event["type"].as_str(), event["involvedObject"]["uid"].as_str()),
+            (Some(kind), set["metadata"]["uid"].as_str())
+        );
+        assert!(event["message"].as_str().unwrap().contains(message), "{event}");
+    }
+}
