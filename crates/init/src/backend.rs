@@ -76,7 +76,9 @@ fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<C
         Backend::IptablesNft => {
             let mut nftables = Nftables::open()?;
             let before = nftables.holdings()?;
-            let change = Iptables::new(Flavour::Nft).apply(rules, before.iptables, manner)?;
+            let iptables = Iptables::new(Flavour::Nft);
+            let ready = iptables.begin(rules, before.iptables)?;
+            let change = iptables.apply(rules, before.iptables, ready, manner)?;
             if before.own {
                 nftables.clean(false)?;
             }
@@ -84,10 +86,12 @@ fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<C
             Ok(change)
         }
         Backend::IptablesLegacy => {
+            let (iptables, there) = (Iptables::new(Flavour::Legacy), with_legacy());
+            let ready = iptables.begin(rules, there)?;
             // A kernel with legacy iptables alone has nothing to be asked about nftables.
             let mut nftables = Nftables::open().ok();
             let before = nftables.as_mut().and_then(|nftables| nftables.holdings().ok());
-            let change = Iptables::new(Flavour::Legacy).apply(rules, with_legacy(), manner)?;
+            let change = iptables.apply(rules, there, ready, manner)?;
             if let (Some(mut nftables), Some(before)) = (nftables, before)
                 && (before.own || before.iptables != NONE)
             {
@@ -116,7 +120,7 @@ fn clean_legacy() -> Outcome<Change> {
     if there == NONE || !legacy.installed(there) {
         return Ok(Change::None);
     }
-    legacy.apply(&RuleSet::empty(), there, &Manner::PLAIN)
+    legacy.apply(&RuleSet::empty(), there, Vec::new(), &Manner::PLAIN)
 }
 
 /// The families that have legacy tables in this namespace.

@@ -2,9 +2,12 @@
 //! them. Rules are written as one text for each IP family, in which every table is replaced at once, and read
 //! back from what iptables-save prints.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::backend::Manner;
 use crate::error::{Failure, Outcome, failed};
@@ -57,9 +60,23 @@ impl Iptables {
         Iptables { flavour }
     }
 
+    /// Starts the tools that will surely be needed: where nothing of ours is `there`, those that write. Half of what a
+    /// tool does is to start, and it changes nothing before it is fed, so the rest is made ready meanwhile.
+    pub(crate) fn begin(&self, rules: &RuleSet, there: Families) -> Outcome<Ready> {
+        let needed = there.each().next().is_none() && !rules.tables.is_empty();
+        let families = rules.families.each().filter(|_| needed);
+        families.map(|family| Ok((family, self.start(family, Task::Write)?))).collect()
+    }
+
     /// Makes this namespace hold exactly these rules of ours, and checks that it does. `there` are the families
     /// that may hold some of ours already.
-    pub(crate) fn apply(&self, rules: &RuleSet, there: Families, manner: &Manner<'_>) -> Outcome<Change> {
+    pub(crate) fn apply(
+        &self,
+        rules: &RuleSet,
+        there: Families,
+        ready: Ready,
+        manner: &Manner<'_>,
+    ) -> Outcome<Change> {
         let mut there = self.read(there)?;
         let work: Vec<Work> = Family::ALL
             .into_iter()
@@ -86,24 +103,31 @@ impl Iptables {
         if fresh {
             (manner.before_first)();
         }
-        self.restore(&work)?;
+        self.restore(&work, ready)?;
         self.verify(&work)?;
         Ok(if fresh { Change::Made } else { Change::Replaced })
     }
 
-    /// Writes all families. By nft at once, as half of what a tool does is to start; the lock of legacy iptables
-    /// would have them wait for one another, in old versions by the second.
-    fn restore(&self, work: &[Work]) -> Outcome<()> {
-        let (together, arguments): (_, &[_]) = match self.flavour {
-            Flavour::Nft => (work.len(), &["--noflush"]),
-            Flavour::Legacy => (1, &["--noflush", LOCK_WAIT]),
+    /// Writes all families. All tools start at once. By nft they also work at once; the lock of legacy iptables, which
+    /// a tool takes for each table that it reads, would have them wait for one another, in old versions by the second.
+    fn restore(&self, work: &[Work], mut ready: Ready) -> Outcome<()> {
+        let mut tools = Vec::new();
+        for work in work {
+            let started = ready.iter().position(|(family, _)| *family == work.family);
+            tools.push(match started {
+                Some(at) => ready.swap_remove(at).1,
+                None => self.start(work.family, Task::Write)?,
+            });
+        }
+        let together = match self.flavour {
+            Flavour::Nft => work.len(),
+            Flavour::Legacy => 1,
         };
+        let mut tools = tools.into_iter();
         for batch in work.chunks(together) {
-            let started: Outcome<Vec<_>> = batch
-                .iter()
-                .map(|work| self.start(work.family, "restore", arguments, Some(&work.text)))
-                .collect();
-            started?.into_iter().try_for_each(|tool| tool.finish().map(drop))?;
+            let fed: Vec<_> =
+                batch.iter().zip(&mut tools).map(|(work, tool)| tool.feed(&work.text)).collect();
+            fed.into_iter().try_for_each(|tool| tool.finish().map(drop))?;
         }
         Ok(())
     }
@@ -163,7 +187,7 @@ impl Iptables {
 
     /// Whether the NAT table holds rules that are not ours.
     pub(crate) fn has_nat_rules(&self, family: Family) -> bool {
-        let text = self.start(family, "save", &["-t", "nat"], None).and_then(Running::finish);
+        let text = self.start(family, Task::ReadNat).and_then(Running::finish);
         let Ok(text) = text else { return false };
         let ours = parse(&text).iter().flat_map(|(_, found)| &found.printed).count();
         let foreign = |line: &&str| {
@@ -181,7 +205,7 @@ impl Iptables {
         let endings = self.endings(families.each())?.into_iter();
         let used = endings.filter(|(_, tables)| tables.as_ref().is_none_or(|tables| !tables.is_empty()));
         let started: Outcome<Vec<_>> =
-            used.map(|(family, _)| Ok((family, self.start(family, "save", &[], None)?))).collect();
+            used.map(|(family, _)| Ok((family, self.start(family, Task::Read)?))).collect();
         started?.into_iter().map(|(family, tool)| Ok((family, parse(&tool.finish()?)))).collect()
     }
 
@@ -206,14 +230,13 @@ impl Iptables {
         (is_nft == (self.flavour == Flavour::Nft)).then_some(plain)
     }
 
-    /// Starts a tool that reads `input`.
-    fn start(
-        &self,
-        family: Family,
-        what: &str,
-        arguments: Arguments,
-        input: Option<&str>,
-    ) -> Outcome<Running> {
+    fn start(&self, family: Family, task: Task) -> Outcome<Running> {
+        let (what, arguments): (_, &[_]) = match (task, self.flavour) {
+            (Task::Write, Flavour::Nft) => ("restore", &["--noflush"]),
+            (Task::Write, Flavour::Legacy) => ("restore", &["--noflush", LOCK_WAIT]),
+            (Task::Read, _) => ("save", &[]),
+            (Task::ReadNat, _) => ("save", &["-t", "nat"]),
+        };
         let Some(program) = self.tool(family, what) else {
             return failed(format!(
                 "iptables-{}: there is no {what} tool for {family} in this image; install iptables, \
@@ -221,55 +244,104 @@ impl Iptables {
                 self.flavour.name()
             ));
         };
-        Running::start(program, arguments, input.map(str::to_owned), None)
+        Running::start(program, arguments, task != Task::Write, None)
     }
 }
 
 type Arguments = &'static [&'static str];
 
+/// Tools that wait for their rules.
+pub(crate) type Ready = Vec<(Family, Running)>;
+
+/// What a tool is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Write,
+    Read,
+    ReadNat,
+}
+
 /// A tool at work.
-struct Running {
+pub(crate) struct Running {
     program: PathBuf,
     arguments: Arguments,
-    input: Option<String>,
+    /// What it was fed.
+    input: String,
     /// Another file for the lock of legacy iptables.
     lock: Option<&'static str>,
     child: Child,
+    /// Where it prints, if it does, and where it complains. These are files in memory: nobody has to be woken to
+    /// empty them.
+    printed: Option<File>,
+    complaint: File,
 }
 
 impl Running {
+    /// One that prints, or one that is to be fed.
     fn start(
         program: PathBuf,
         arguments: Arguments,
-        input: Option<String>,
+        prints: bool,
         lock: Option<&'static str>,
     ) -> Outcome<Running> {
         let mut command = Command::new(&program);
-        command.args(arguments).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)));
-        let mut child = command.spawn().map_err(|error| cannot_run(&program, &error))?;
-        if let (Some(mut stdin), Some(text)) = (child.stdin.take(), &input) {
+        let mut start = || {
+            let file = |name| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
+            let printed = if prints { Some(file("printed")?) } else { None };
+            let complaint = file("complaint")?;
+            command.args(arguments).envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)));
+            command.stdin(if prints { Stdio::null() } else { Stdio::piped() });
+            command.stdout(match &printed {
+                Some(file) => file.try_clone()?.into(),
+                None => Stdio::null(),
+            });
+            command.stderr(complaint.try_clone()?);
+            Ok((command.spawn()?, printed, complaint))
+        };
+        match start() {
+            Ok((child, printed, complaint)) => {
+                Ok(Running { program, arguments, input: String::new(), lock, child, printed, complaint })
+            }
+            Err(error) => Err(cannot_run(&program, &error)),
+        }
+    }
+
+    /// Gives it its rules; with their end it begins to work.
+    fn feed(mut self, text: &str) -> Running {
+        if let Some(mut stdin) = self.child.stdin.take() {
             // If the tool ended early, it says why.
             let _ = stdin.write_all(text.as_bytes());
         }
-        Ok(Running { program, arguments, input, lock, child })
+        text.clone_into(&mut self.input);
+        self
     }
 
     /// What it printed.
-    fn finish(self) -> Outcome<String> {
-        let Running { program, arguments, input, lock, child } = self;
-        let output = child.wait_with_output().map_err(|error| cannot_run(&program, &error))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let complaint = String::from_utf8_lossy(&output.stderr);
+    fn finish(mut self) -> Outcome<String> {
+        let ended = self.child.wait().and_then(|status| match status.success() {
+            true => Ok((true, self.printed.as_mut().map_or(Ok(String::new()), content)?)),
+            false => Ok((false, content(&mut self.complaint)?)),
+        });
+        let complaint = match ended {
+            Ok((true, printed)) => return Ok(printed),
+            Ok((false, complaint)) => complaint,
+            Err(error) => return Err(cannot_run(&self.program, &error)),
+        };
         // A read-only root has no place for the lock. Against ourselves there is one on the namespace.
-        if lock.is_none() && complaint.contains("lock file") {
-            return Running::start(program, arguments, input, Some("/dev/null"))?.finish();
+        if self.lock.is_none() && complaint.contains("lock file") {
+            let again =
+                Running::start(self.program, self.arguments, self.printed.is_some(), Some("/dev/null"))?;
+            return again.feed(&self.input).finish();
         }
-        Err(explain(&program, complaint.trim()))
+        Err(explain(&self.program, complaint.trim()))
     }
+}
+
+fn content(file: &mut File) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn cannot_run(program: &Path, error: &std::io::Error) -> Failure {

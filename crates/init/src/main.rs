@@ -12,6 +12,10 @@
 //!   print, self_test        the rules for people; the rules proved with packets
 //! ```
 
+// What C hands to its `main`, and the signal for which the standard library has no word.
+#![allow(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
+
 mod backend;
 mod connections;
 mod daemonset;
@@ -46,24 +50,39 @@ mod sidecar_nat;
 mod tests;
 mod values;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+use std::ffi::{CStr, c_char, c_int};
 
 use crate::log::Log;
 use crate::options::Surroundings;
 
-fn main() -> ExitCode {
+unsafe extern "C" {
+    safe fn signal(number: c_int, handler: usize) -> usize;
+}
+
+const SIGPIPE: c_int = 13;
+const IGNORE: usize = 1;
+
+/// C's `main`, and not the standard library's: that one first finds out where the stack ends, from a file in /proc, and
+/// makes another stack for the message that it ran over. This takes longer than asking the kernel for its rules.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     // What is not Unicode is in no option that we know; replaced, it shows in the error.
-    let text = |os: OsString| os.to_string_lossy().into_owned();
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(text).collect();
+    let argument = |at: usize| {
+        // SAFETY: the C library hands over `count` pointers to texts that stay, and none of them is changed.
+        unsafe { CStr::from_ptr(*arguments.add(at)) }.to_string_lossy().into_owned()
+    };
+    let arguments: Vec<String> = (1..usize::try_from(count).unwrap_or(0)).map(argument).collect();
+    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
     let surroundings = Surroundings { environment, etc: "/etc".into() };
+    // A tool that ends before it has read its rules says why; its end is not to be ours.
+    signal(SIGPIPE, IGNORE);
     match run::run(&arguments, &surroundings) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             let json = arguments.iter().any(|a| a == "--log_as_json" || a == "--log-format=json");
             Log { json }.error(&failure.to_string());
-            ExitCode::from(failure.status())
+            failure.status().into()
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -164,7 +165,7 @@ impl Socket {
     pub(crate) fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Socket { fd, buffer: vec![0; BUFFER] })
+        Ok(Socket { fd, buffer: Vec::with_capacity(BUFFER) })
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
@@ -178,14 +179,14 @@ impl Socket {
 
     /// Receives once and calls `each` with type, flags, sequence number and body of every message.
     fn receive(&mut self, flags: RecvFlags, mut each: impl FnMut(u16, u16, u32, &[u8])) -> Result<(), Errno> {
-        let length = loop {
-            match recv(&self.fd, &mut self.buffer, flags) {
-                Ok((length, _)) => break length,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
+        self.buffer.clear();
+        // What the kernel does not write to is never touched.
+        while let Err(errno) = recv(&self.fd, spare_capacity(&mut self.buffer), flags) {
+            if errno != Errno::INTR {
+                return Err(errno);
             }
-        };
-        let mut rest = &self.buffer[..length];
+        }
+        let mut rest = &self.buffer[..];
         while let Some((header, body)) = rest.split_first_chunk::<HEADER>() {
             let total = native(&header[..4]) as usize;
             let kind = u16::from_ne_bytes([header[4], header[5]]);
