@@ -3,6 +3,7 @@
 //! The steps are Istio's, in its order, one file each; a step acts on what is there, whichever pack put it there.
 
 mod cluster;
+mod cni;
 mod data;
 mod mesh;
 mod order;
@@ -325,6 +326,7 @@ impl Injector {
         prometheus::secure_port(&mut injected);
         let rewrites = values["sidecarInjectorWebhook"]["rewriteAppHTTPProbe"] == true;
         probes::rewrite(&mut injected, &self.mesh, rewrites);
+        cni::tell(&mut injected);
         self.annotate(&mut injected, &added);
         order::order(&mut injected, self.place(&sent));
         Ok(injected)

@@ -1,7 +1,7 @@
 //! The order of containers: capture before the sidecar, a native sidecar before the pod's own init containers, any
 //! other sidecar first or last among the containers.
 
-use outrigger_contract::{INIT_CONTAINER, PROXY_CONTAINER};
+use outrigger_contract::{INIT_CONTAINER, PROXY_CONTAINER, VALIDATION_CONTAINER};
 use serde_json::Value;
 
 /// Where a sidecar that is no native one stands among the containers.
@@ -14,7 +14,7 @@ pub(super) enum Place {
 }
 
 /// Init containers that come before all others, in this order, where the sidecar is a native one.
-const FRONT: [&str; 4] = [INIT_CONTAINER, "istio-validation", PROXY_CONTAINER, "enable-core-dump"];
+const FRONT: [&str; 4] = [INIT_CONTAINER, VALIDATION_CONTAINER, PROXY_CONTAINER, "enable-core-dump"];
 
 /// Puts the injected containers where they belong. A pod in order stays as it is.
 pub(super) fn order(pod: &mut Value, place: Place) {
@@ -37,7 +37,7 @@ fn rank(name: &str, native: bool) -> usize {
         return FRONT.iter().position(|front| *front == name).unwrap_or(FRONT.len());
     }
     match name {
-        "istio-validation" => 0,
+        VALIDATION_CONTAINER => 0,
         INIT_CONTAINER => 2,
         "enable-core-dump" => 3,
         _ => 1,

@@ -239,3 +239,59 @@ fn the_nodes_linkerd_is_reached_by_capture_or_by_environment() {
     let pod = injected(&injector(settings), &web());
     assert_eq!(variable(container(&pod, "log"), "http_proxy"), Some("$(L5D_SERVICE_HOST):4140"));
 }
+
+#[test]
+fn with_a_cni_plugin_no_container_needs_a_capability() {
+    let settings = injector(
+        "values: {pilot: {cni: {enabled: true}}}\n\
+                             meshConfig: {defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}}}",
+    );
+    let annotations = json!({
+        "traffic.sidecar.istio.io/excludeOutboundPorts": "25,26",
+        // What its author writes there does not count.
+        "outrigger.dev/capture": "{}"
+    });
+    let pod = injected(&settings, &annotated(annotations));
+    assert_eq!(names(&pod, "initContainers"), ["istio-validation", "istio-proxy", "migrate"]);
+    let check = container(&pod, "istio-validation");
+    let args = check["args"].as_array().unwrap();
+    assert!(args.ends_with(&[json!("--skip-rule-apply"), json!("--run-validation")]), "{args:?}");
+    let told: Value =
+        serde_json::from_str(pod["metadata"]["annotations"]["outrigger.dev/capture"].as_str().unwrap())
+            .unwrap();
+    assert_eq!(told, json!({"args": args, "env": {"ISTIO_META_DNS_CAPTURE": "true"}}));
+    assert_eq!(argument(check, "-o"), "25,26");
+    // Pod Security `restricted`.
+    for name in ["istio-validation", "istio-proxy"] {
+        let context = &container(&pod, name)["securityContext"];
+        assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+        assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+        assert_eq!((&context["runAsNonRoot"], &context["runAsUser"]), (&json!(true), &json!(1337)), "{name}");
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+    }
+}
+
+#[test]
+fn the_plugin_is_told_of_the_sidecars_own_user() {
+    let mut pod = web();
+    let own = json!({"name": "istio-proxy", "image": "auto", "securityContext": {"runAsUser": 2000}});
+    pod["spec"]["containers"].as_array_mut().unwrap().push(own);
+    let pod = injected(&injector("values: {pilot: {cni: {enabled: true}}}"), &pod);
+    let check = container(&pod, "istio-validation");
+    assert_eq!((argument(check, "-u"), &check["securityContext"]["runAsUser"]), ("2000", &json!(2000)));
+    let told = pod["metadata"]["annotations"]["outrigger.dev/capture"].as_str().unwrap();
+    assert!(told.contains(r#""-u","2000""#), "{told}");
+}
+
+#[test]
+fn nothing_is_told_to_a_plugin_where_there_is_none() {
+    let key = "outrigger.dev/capture";
+    assert_eq!(injected(&injector(""), &web())["metadata"]["annotations"][key], Value::Null);
+    // Istio's own plugin reads Istio's annotations.
+    let istios = injected(&injector("pack: istio\nvalues: {pilot: {cni: {enabled: true}}}"), &web());
+    assert_eq!(istios["metadata"]["annotations"][key], Value::Null);
+    let none = annotated(json!({"sidecar.istio.io/interceptionMode": "NONE"}));
+    let none = injected(&injector("values: {pilot: {cni: {enabled: true}}}"), &none);
+    assert_eq!(none["metadata"]["annotations"][key], Value::Null);
+    assert_eq!(names(&none, "initContainers"), ["istio-proxy", "migrate"]);
+}

@@ -1,12 +1,10 @@
 //! The user and group that the sidecar runs as.
 
-use outrigger_contract::{INIT_CONTAINER, PROXY_CONTAINER, PROXY_GID, PROXY_UID};
+use outrigger_contract::{INIT_CONTAINER, PROXY_CONTAINER, PROXY_GID, PROXY_UID, VALIDATION_CONTAINER};
 use serde_json::Value;
 
 use super::proxy_config::ProxyConfig;
 
-/// The container that checks what a CNI plugin has programmed.
-pub(super) const VALIDATION_CONTAINER: &str = "istio-validation";
 /// The platform that gives every namespace a range of users.
 pub(super) const OPENSHIFT: &str = "openshift";
 
@@ -125,7 +123,8 @@ pub(super) fn refuse_collision(pod: &Value) -> Result<(), String> {
     let Some(sidecar) = containers().find(|c| c["name"] == PROXY_CONTAINER).and_then(user) else {
         return Ok(());
     };
-    let is_app = |c: &&Value| ![PROXY_CONTAINER, INIT_CONTAINER].iter().any(|own| c["name"] == *own);
+    let own = [PROXY_CONTAINER, INIT_CONTAINER, VALIDATION_CONTAINER];
+    let is_app = |c: &&Value| !own.iter().any(|own| c["name"] == *own);
     match containers().filter(is_app).find(|c| user(c) == Some(sidecar)) {
         Some(app) if sidecar != 0 => Err(format!(
             "container {} runs as user {sidecar}, which is the sidecar's: its traffic would escape capture; give it \

@@ -5,7 +5,7 @@
 //! leaves no trace of cannot be told from what the user wrote: a label or annotation that has just the value that
 //! injection gives is taken for injection's.
 
-use outrigger_contract::{INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER};
+use outrigger_contract::{INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER, VALIDATION_CONTAINER};
 use serde_json::{Map, Value, json};
 
 use super::{remove_status, status};
@@ -23,9 +23,7 @@ const STATUS_PORT: &str = "15020";
 /// Volumes that only those templates add.
 const OF_GRPC: [&str; 2] = ["istio-xds", "grpc-io-proxyless-bootstrap"];
 
-/// The init container where a CNI plugin captures, and the annotations by which the plugin is told what to: with the
-/// values that Istio's defaults give.
-const VALIDATION: &str = "istio-validation";
+/// The annotations by which Istio's CNI plugin is told what to capture: with the values that Istio's defaults give.
 const TOLD_TO_CNI: [(&str, &str); 3] = [
     ("sidecar.istio.io/interceptionMode", "REDIRECT"),
     ("traffic.sidecar.istio.io/includeInboundPorts", "*"),
@@ -267,7 +265,7 @@ fn restore_metadata(pod: &mut Value, sidecar: &Value, status: &Value) {
         let lists = |list: &str, name: &str| {
             status[list].as_array().is_some_and(|names| names.iter().any(|n| n == name))
         };
-        if lists("initContainers", VALIDATION) {
+        if lists("initContainers", VALIDATION_CONTAINER) {
             forget_cni(annotations);
         }
         if OF_GRPC.iter().any(|volume| lists("volumes", volume))

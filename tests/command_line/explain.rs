@@ -131,7 +131,11 @@ fn explain_says_where_every_field_comes_from() {
         of("spec.initContainers[istio-proxy].image"),
         json!({"field": "spec.initContainers[istio-proxy].image", "value": "mine:1", "before": null, "from": ["value images.proxy"]})
     );
-    assert_eq!(of("spec.initContainers[istio-init].image")["from"], json!(["default images.init"]));
+    // With the CNI plugin there is no such container.
+    assert_eq!(
+        of("spec.initContainers[istio-init].image")["from"],
+        json!(["default images.init", "default pilot.cni.enabled"])
+    );
     let run = outrigger_reads(&arguments, &pod("p", ", labels: {app: p}"));
     assert!(
         run.out.contains(

@@ -11,6 +11,7 @@ mod availability;
 mod capture;
 mod certificate;
 mod cluster;
+mod cni;
 mod explain;
 mod install;
 mod installation;

@@ -7,6 +7,8 @@
 
 /// Name of the init container that programs capture.
 pub const INIT_CONTAINER: &str = "istio-init";
+/// Name of the init container that checks what a CNI plugin has programmed.
+pub const VALIDATION_CONTAINER: &str = "istio-validation";
 /// Name of the sidecar container.
 pub const PROXY_CONTAINER: &str = "istio-proxy";
 
@@ -47,5 +49,8 @@ pub const NAMESPACE_LABEL: &str = "istio-injection";
 pub const INJECT_KEY: &str = "sidecar.istio.io/inject";
 /// Annotation that records a finished injection.
 pub const STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
+/// Annotation by which the CNI plugin learns what to capture: the arguments and the environment of
+/// [`VALIDATION_CONTAINER`], as `{"args": ["-p", "15001", …], "env": {"NAME": "value"}}`.
+pub const CAPTURE_ANNOTATION: &str = "outrigger.dev/capture";
 /// Label of a namespace or pod that chooses a revision; label of nothing else.
 pub const REVISION_LABEL: &str = "istio.io/rev";

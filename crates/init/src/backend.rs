@@ -21,12 +21,16 @@ pub(crate) struct Manner<'a> {
     pub(crate) force: bool,
     /// Replace other rules of ours; otherwise they are an error.
     pub(crate) repair: bool,
+    /// Change nothing: that the rules are not there is an error.
+    pub(crate) look: bool,
     /// Called before the first rules of ours come into a namespace that has none.
     pub(crate) before_first: &'a dyn Fn(),
 }
 
 impl Manner<'_> {
-    pub(crate) const PLAIN: Manner<'static> = Manner { force: false, repair: true, before_first: &|| () };
+    pub(crate) const PLAIN: Manner<'static> =
+        Manner { force: false, repair: true, look: false, before_first: &|| () };
+    const LOOK: Manner<'static> = Manner { look: true, ..Manner::PLAIN };
 }
 
 /// Makes the kernel hold `rules` and nothing else of ours, and says by which back end and with what change.
@@ -38,7 +42,8 @@ pub(crate) fn apply(rules: &RuleSet, options: &Options, log: Log) -> Outcome<(Ba
             ));
         }
     };
-    let manner = Manner { force: options.force, repair: options.repair, before_first: &keep_connections };
+    let manner =
+        Manner { force: options.force, repair: options.repair, look: false, before_first: &keep_connections };
     let apply_by = |backend| apply_by(backend, rules, &manner);
     if let Some(backend) = options.backend {
         return Ok((backend, apply_by(backend)?));
@@ -100,6 +105,23 @@ fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<C
             Ok(change)
         }
     }
+}
+
+/// That the kernel holds `rules`, by whichever back end; changes nothing.
+pub(crate) fn check(rules: &RuleSet) -> Outcome<()> {
+    let Err(failure) = Nftables::open().and_then(|mut nftables| nftables.apply(rules, &Manner::LOOK)) else {
+        return Ok(());
+    };
+    for (flavour, there) in [(Flavour::Nft, rules.families), (Flavour::Legacy, with_legacy())] {
+        let iptables = Iptables::new(flavour);
+        if there != NONE
+            && iptables.installed(rules.families)
+            && iptables.apply(rules, there, Vec::new(), &Manner::LOOK).is_ok()
+        {
+            return Ok(());
+        }
+    }
+    Err(failure)
 }
 
 /// Takes away whatever any back end holds of ours.

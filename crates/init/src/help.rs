@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::flags::{Flag, Takes};
 use crate::options::SHARED_FLAGS;
 use crate::run::FrontEnd;
-use crate::{istio, linkerd, machine, prepare_proxy};
+use crate::{cni, istio, linkerd, machine, prepare_proxy};
 
 const HEAD: &str = "\
 outrigger-init: turns a pod's traffic to the sidecar
@@ -15,6 +15,7 @@ outrigger-init: turns a pod's traffic to the sidecar
   outrigger-init linkerd-init FLAGS         outbound to a proxy on the node, or behind a service
   outrigger-init prepare-proxy FLAGS        as the first init containers of Istio, 0.1 to 0.7
   outrigger-init vm [clean] FLAGS           on a virtual machine, by cluster.env and sidecar.env
+  outrigger-init install-cni FLAGS          on a node, for pods without NET_ADMIN: as a chained CNI plugin
 
 istio-iptables' flags, but for -p, may be variables instead: --redirect-dns is REDIRECT_DNS.
 Exit status: 0 done, 1 failed, 126 the self-test failed, 255 the options make no sense.
@@ -37,8 +38,13 @@ pub(crate) fn wanted(front_end: FrontEnd, arguments: &[String]) -> Option<String
         FrontEnd::Machine => {
             &[("Files", &machine::FLAGS), ("What to capture, over the files", &istio::FLAGS)]
         }
+        FrontEnd::InstallCni => &[("The node", &cni::install::FLAGS)],
     };
-    for (title, flags) in sections.iter().chain(&[("For every command", SHARED_FLAGS.as_slice())]) {
+    let shared: &[(&str, &[Flag])] = match front_end {
+        FrontEnd::InstallCni => &[],
+        _ => &[("For every command", &SHARED_FLAGS)],
+    };
+    for (title, flags) in sections.iter().chain(shared) {
         let _ = writeln!(text, "\n{title}:");
         for flag in flags.iter().filter(|flag| !flag.help.is_empty()) {
             let short = flag.short.map_or("    ".to_owned(), |letter| format!("-{letter}, "));

@@ -99,6 +99,9 @@ impl Iptables {
         if work.is_empty() {
             return Ok(Change::None);
         }
+        if manner.look {
+            return failed(format!("iptables-{}: other rules than planned", self.flavour.name()));
+        }
         let fresh = work.iter().all(|work| work.known.is_empty());
         if fresh {
             (manner.before_first)();

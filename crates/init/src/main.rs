@@ -10,6 +10,7 @@
 //!   backend                 which back end; nftables and iptables are the ends, routes is beside them,
 //!                           netlink and expression are below
 //!   print, self_test        the rules for people; the rules proved with packets
+//!   cni                     the same from the node, as a plugin of the container runtime
 //! ```
 
 // What C hands to its `main`, and the signal for which the standard library has no word.
@@ -17,6 +18,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod backend;
+mod cni;
 mod connections;
 mod daemonset;
 mod error;
@@ -74,6 +76,9 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let arguments: Vec<String> = (1..usize::try_from(count).unwrap_or(0)).map(argument).collect();
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+    if cni::is_called(&arguments, &environment) {
+        return cni::run(&environment).into();
+    }
     let surroundings = Surroundings { environment, etc: "/etc".into() };
     // A tool that ends before it has read its rules says why; its end is not to be ours.
     signal(SIGPIPE, IGNORE);

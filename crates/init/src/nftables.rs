@@ -122,6 +122,12 @@ impl Nftables {
             if !manner.force && observed.tables == wanted && observed.leftovers.is_empty() {
                 return Ok(Change::None);
             }
+            if manner.look {
+                let difference = first_difference(wanted, &observed.tables);
+                return Err(Failure::Run(format!(
+                    "nftables: this namespace does not hold the capture rules that were planned: {difference}"
+                )));
+            }
             let fresh = observed.tables.is_empty() && observed.leftovers.is_empty();
             if !fresh && !manner.repair {
                 let difference = first_difference(wanted, &observed.tables);

@@ -141,6 +141,7 @@ pub(crate) const SHARED_FLAGS: [Flag; 11] = [
 ];
 
 /// What front ends know beside their arguments.
+#[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     pub(crate) environment: BTreeMap<String, String>,
     /// Where `passwd`, `group`, `hosts` and `resolv.conf` are: /etc. They are read as files: a lookup by the

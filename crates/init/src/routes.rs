@@ -11,6 +11,7 @@ use crate::netlink::{CREATE, DUMP, EXCL, Messages, Socket, attribute, native};
 use crate::rules::{RuleSet, Steering};
 use crate::values::Family;
 
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
@@ -21,6 +22,8 @@ const NEW_RULE: u16 = 32;
 const DELETE_RULE: u16 = 33;
 const GET_RULE: u16 = 34;
 
+/// An interface that is up (linux/if.h).
+const UP: u32 = 1;
 /// The loopback interface has this index in every namespace.
 const LOOPBACK_INDEX: u32 = 1;
 const INBOUND_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
@@ -69,6 +72,19 @@ impl Routes {
             }
         });
         found.or_else(|errno| failed(format!("cannot read this namespace's addresses: {errno}")))
+    }
+
+    /// Sets the interface lo up, if it is not.
+    pub(crate) fn loopback_up(&mut self) -> Outcome<()> {
+        let mut header = vec![0; 4];
+        header.extend_from_slice(&LOOPBACK_INDEX.to_ne_bytes());
+        // The flag, and that it is this one that is meant.
+        header.extend_from_slice(&UP.to_ne_bytes());
+        header.extend_from_slice(&UP.to_ne_bytes());
+        let mut message = Messages::default();
+        message.begin(SET_LINK, 0, &header);
+        message.acknowledge();
+        self.change(&message, "setting the interface lo up", Errno::EXIST).map(drop)
     }
 
     /// Makes routes and the address on loopback as these rules want them. `known` is the policy route that

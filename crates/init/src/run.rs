@@ -22,7 +22,7 @@ use crate::routes::Routes;
 use crate::rules::RuleSet;
 use crate::self_test;
 use crate::sidecar::Dns;
-use crate::{istio, linkerd, machine, prepare_proxy};
+use crate::{cni, istio, linkerd, machine, prepare_proxy};
 
 /// How long a run waits for another one in the same namespace.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,10 +39,18 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
         FrontEnd::ProxyInit => linkerd::proxy_init(arguments, surroundings),
         FrontEnd::PrepareProxy => prepare_proxy::options(arguments, surroundings),
         FrontEnd::Machine => machine::options(arguments, surroundings),
+        FrontEnd::InstallCni => return cni::install(arguments),
     }?;
+    if let Some(name) = &options.netns {
+        enter(name)?;
+    }
+    carry_out(&options, surroundings)
+}
+
+/// Does what the options say, in the network namespace that this process is in.
+pub(crate) fn carry_out(options: &Options, surroundings: &Surroundings) -> Outcome<()> {
     let log = Log { json: options.log_json };
     options.warnings.iter().for_each(|warning| log.warn(warning));
-    enter(&options)?;
     // Held until the end; a dry run changes nothing that somebody else could mind.
     let _lock = if options.dry_run.is_none() { Some(lock()?) } else { None };
     let mut routes = Routes::open()?;
@@ -55,7 +63,7 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
         log.info("capture removed", &[("changed", (change != Change::None || routed).into())]);
         return Ok(());
     }
-    let capture = complete(options.capture.clone(), &options, surroundings, &mut routes, log)?;
+    let capture = complete(options.capture.clone(), options, surroundings, &mut routes, log)?;
     let rules = match options.task {
         Task::Clean => RuleSet::empty(),
         Task::Apply | Task::Nothing => rules(&capture),
@@ -64,7 +72,7 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
         return show(&rules, dry_run, options.backend.unwrap_or(Backend::Nftables));
     }
     if options.task == Task::Apply {
-        let (backend, change) = backend::apply(&rules, &options, log)?;
+        let (backend, change) = backend::apply(&rules, options, log)?;
         let routed = routes.apply(&rules, options.steering)?;
         report(log, &capture, &rules, backend, change, routed);
         if let Some(seconds) = options.close_wait {
@@ -72,9 +80,31 @@ pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<
         }
     }
     match (options.self_test, &capture) {
-        (Some(test), Capture::Sidecar { plan, .. }) => self_test::run(plan, test, &routes.addresses()?, log),
+        (Some(test), Capture::Sidecar { plan, .. }) => {
+            let tested = self_test::run(plan, test, &routes.addresses()?, log);
+            // Where the rules were to come from somebody else, it has to be said who that is.
+            tested.map_err(|failure| match failure {
+                Failure::SelfTest(text) if options.task == Task::Nothing => Failure::SelfTest(format!(
+                    "{text}; capture is not programmed in this pod: the CNI plugin {} was not there when the pod's \
+                     network was made, or does not work on this node; install it there (manifests/cni) and delete \
+                     this pod, so that it is made anew",
+                    cni::chain::PLUGIN
+                )),
+                failure => failure,
+            })
+        }
         _ => Ok(()),
     }
+}
+
+/// The rules that a run with these options would make.
+pub(crate) fn planned(
+    options: &Options,
+    surroundings: &Surroundings,
+    routes: &mut Routes,
+) -> Outcome<RuleSet> {
+    let log = Log { json: options.log_json };
+    Ok(rules(&complete(options.capture.clone(), options, surroundings, routes, log)?))
 }
 
 /// Whose command line it is.
@@ -85,6 +115,7 @@ pub(crate) enum FrontEnd {
     ProxyInit,
     PrepareProxy,
     Machine,
+    InstallCni,
 }
 
 impl FrontEnd {
@@ -97,6 +128,7 @@ impl FrontEnd {
             Some("proxy-init") => (FrontEnd::ProxyInit, rest),
             Some("prepare-proxy") => (FrontEnd::PrepareProxy, rest),
             Some("vm") => (FrontEnd::Machine, rest),
+            Some("install-cni") => (FrontEnd::InstallCni, rest),
             _ if linkerd::is_daemonset(arguments) => (FrontEnd::Daemonset, arguments),
             _ if linkerd::is_proxy_init(arguments) => (FrontEnd::ProxyInit, arguments),
             _ => (FrontEnd::Istio, arguments),
@@ -111,12 +143,12 @@ fn print(text: &str) -> Outcome<()> {
     }
 }
 
-/// Goes into the network namespace that the options name. This process has one thread, so all of it goes.
-fn enter(options: &Options) -> Outcome<()> {
-    let Some(name) = &options.netns else { return Ok(()) };
+/// Goes into a network namespace, given by its path or by a process in it. This process has one thread, so all of it
+/// goes.
+pub(crate) fn enter(name: &str) -> Outcome<()> {
     let path = match name.parse::<u32>() {
         Ok(process) => format!("/proc/{process}/ns/net"),
-        Err(_) => name.clone(),
+        Err(_) => name.to_owned(),
     };
     let entered = File::open(&path)
         .and_then(|file| Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?));
@@ -131,7 +163,7 @@ fn enter(options: &Options) -> Outcome<()> {
 
 /// One run at a time in a namespace. The lock is on the namespace itself, so that it needs no place to write. The tools
 /// that a run starts inherit it: one that outlives a run which was killed is not taken unawares by the next run.
-fn lock() -> Outcome<OwnedFd> {
+pub(crate) fn lock() -> Outcome<OwnedFd> {
     let path = "/proc/self/ns/net";
     let file = match rustix::fs::open(path, OFlags::RDONLY, Mode::empty()) {
         Ok(file) => file,

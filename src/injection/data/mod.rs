@@ -21,7 +21,9 @@ use super::user::User;
 pub(super) fn contract() -> Value {
     json!({
         "initContainer": contract::INIT_CONTAINER,
+        "validationContainer": contract::VALIDATION_CONTAINER,
         "proxyContainer": contract::PROXY_CONTAINER,
+        "captureAnnotation": contract::CAPTURE_ANNOTATION,
         "uid": contract::PROXY_UID,
         "gid": contract::PROXY_GID,
         "adminPort": contract::ADMIN_PORT,
