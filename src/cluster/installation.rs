@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Cluster, Error, Which, events, keeper, lease, namespaces, serving};
 use crate::certificates::Served;
+use crate::installation::PART_OF_LABEL;
 use crate::notice::{Notice, Reference};
 use crate::telemetry::Metrics;
 use crate::webhook::Namespaces;
@@ -53,7 +54,8 @@ impl Installation {
 
     /// Labels of what we create.
     pub(super) fn labels(&self) -> Value {
-        json!({"app.kubernetes.io/name": "outrigger", "app.kubernetes.io/instance": self.name})
+        let (key, part_of) = PART_OF_LABEL;
+        json!({"app.kubernetes.io/name": self.name, (key): part_of})
     }
 
     /// Objects of a kind, those of our namespace where they have one.

@@ -96,8 +96,10 @@ impl Settling {
     /// trusted before, no pod could be admitted anyway, and there is nothing to wait for.
     fn see(&mut self, bundles: &[Bundle]) -> Duration {
         if self.since.is_none() || self.bundles != bundles {
-            let first = self.since.is_some() && self.bundles.iter().all(Bundle::is_empty);
-            self.since = if first { Instant::now().checked_sub(SETTLE) } else { Some(Instant::now()) };
+            // What is there at the first look may have been written a moment before.
+            let before = if self.since.is_none() { bundles } else { &self.bundles };
+            let nothing = before.iter().all(Bundle::is_empty);
+            self.since = if nothing { Instant::now().checked_sub(SETTLE) } else { Some(Instant::now()) };
             self.bundles = bundles.to_vec();
         }
         SETTLE.saturating_sub(self.since.map(|since| since.elapsed()).unwrap_or_default())
@@ -322,6 +324,21 @@ mod tests {
         );
         let damaged = json!({"data": {"tls.crt": "%%%", "tls.key": "AAAA", "ca.crt": 7}});
         assert_eq!(kept(&damaged), Kept::default());
+    }
+
+    #[test]
+    fn api_servers_are_waited_for_where_they_trusted_another_ca_before() {
+        let bundle = Bundle::from_pem(make(&["a.svc".to_owned()], 1, unix_now()).unwrap().ca.as_bytes());
+        let (none, empty, one) = (vec![], vec![Bundle::default()], vec![bundle.clone()]);
+        let waits = |seen: &[&Vec<Bundle>]| {
+            let mut settling = Settling::default();
+            seen.iter().map(|bundles| !settling.see(bundles).is_zero()).next_back().unwrap()
+        };
+        assert!(!waits(&[&none]) && !waits(&[&empty]) && !waits(&[&empty, &one]) && !waits(&[&none, &one]));
+        let two = vec![
+            bundle.and(&Bundle::from_pem(make(&["b.svc".to_owned()], 1, unix_now()).unwrap().ca.as_bytes())),
+        ];
+        assert!(waits(&[&one]) && waits(&[&one, &two]) && waits(&[&one, &one]));
     }
 
     #[test]
