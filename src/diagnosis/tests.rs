@@ -130,6 +130,16 @@ fn each_fault_has_its_line_with_a_remedy() {
 }
 
 #[test]
+fn strict_namespaces_are_no_trouble_where_the_cni_plugin_captures() {
+    let mut facts = facts();
+    facts.namespaces.as_mut().unwrap()[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] =
+        json!("restricted");
+    let settings = "values: {images: {init: init, proxy: proxy}, pilot: {cni: {enabled: true}}}";
+    facts.settings = Ok(Some(json!({"data": {"config.yaml": settings}})));
+    assert!(diagnose(&facts).iter().all(|line| line.state == State::Ok));
+}
+
+#[test]
 fn namespaces_ask_by_label_revision_or_tag() {
     let namespace = |labels: Value| json!({"metadata": {"labels": labels}});
     let (default, canary) = (Names::new("default", "a").unwrap(), Names::new("canary", "a").unwrap());
