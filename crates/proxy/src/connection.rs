@@ -292,6 +292,7 @@ pub(crate) mod harness {
                 places: Places::new(1000),
                 idle: 1000,
                 pipes: 1,
+                windows: 64 << 20,
                 output: crate::access_log::Output::nowhere(),
                 tracer,
             };

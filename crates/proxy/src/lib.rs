@@ -11,6 +11,7 @@
 //! - [`worker`]: one thread a core, each with listeners and connections of its own
 //! - [`listener`]: bind, accept, back off
 //! - [`descriptors`]: a place for each connection
+//! - `memory`: how much of it there is
 //! - [`destination`]: where a captured connection was going, and whether that is a loop
 //! - [`connection`]: one captured connection, from accepting it to closing it
 //! - [`route`]: where it goes, and as what
@@ -47,6 +48,7 @@ pub mod life;
 pub mod listener;
 mod local;
 pub mod logging;
+mod memory;
 mod pipe;
 pub mod pool;
 pub mod reload;

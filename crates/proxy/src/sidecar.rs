@@ -18,7 +18,7 @@ use crate::status::admin::Admin;
 use crate::status::{self, Status};
 use crate::telemetry::Telemetry;
 use crate::worker::{self, Listeners, Worker};
-use crate::{dns, listener, trace};
+use crate::{dns, listener, memory, trace};
 
 /// Time that the last spans have to reach their collector.
 const LAST_SPANS: Duration = Duration::from_secs(1);
@@ -79,6 +79,7 @@ pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -
     let spans = Arc::clone(&telemetry.spans);
     let (tracer, exporting) =
         settings.tracing.clone().map(|collector| trace::start(collector, &settings.identity, spans)).unzip();
+    let windows = memory::for_windows() / settings.workers.max(1) as u64;
     let (places, output) = (Places::new(shares.connections), Output::default());
     for (index, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
         let worker = Worker {
@@ -91,6 +92,7 @@ pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -
             places: places.clone(),
             idle: shares.idle.div_ceil(settings.workers),
             pipes: shares.pipes,
+            windows,
             output: output.clone(),
             tracer: tracer.clone(),
         };

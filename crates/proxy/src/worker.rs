@@ -14,6 +14,7 @@ use crate::access_log::{AccessLog, Output};
 use crate::connection;
 use crate::descriptors::Places;
 use crate::destination::Direction;
+use crate::http2::windows::Windows;
 use crate::life::{Life, Phase};
 use crate::listener;
 use crate::pipe;
@@ -43,6 +44,8 @@ pub struct Worker {
     pub idle: usize,
     /// Most pipes of this worker for bytes in bulk.
     pub pipes: usize,
+    /// Bytes that senders may be ahead of their readers on all HTTP/2 connections of this worker.
+    pub windows: u64,
     /// Where the access log goes.
     pub output: Output,
     /// Where spans go, if there is a collector.
@@ -56,6 +59,8 @@ pub struct Shared {
     pub worker: Worker,
     /// Idle upstream connections.
     pub pool: Rc<Pool>,
+    /// How far HTTP/2 senders may be ahead.
+    pub(crate) windows: Rc<Windows>,
     /// A line for each request and connection.
     pub access_log: Rc<AccessLog>,
     /// The worker's own copy of the settings in force: a connection that begins shares nothing with other workers.
@@ -68,6 +73,7 @@ impl Shared {
         let live = Arc::clone(&worker.live.borrow());
         Shared {
             pool: Rc::new(Pool::new(worker.idle)),
+            windows: Rc::new(Windows::new(worker.windows)),
             access_log: Rc::new(AccessLog::new(live.access_log, worker.output.clone())),
             live: RefCell::new(live),
             worker,

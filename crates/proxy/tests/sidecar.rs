@@ -60,7 +60,7 @@ fn a_direct_connection_to_a_capture_port_is_closed_and_counted() {
 #[test]
 fn what_goes_nowhere_is_logged_as_such() {
     let mut command = command();
-    command.env("OUTRIGGER_ACCESS_LOG", "errors").stdout(Stdio::piped());
+    command.env("OUTRIGGER_ACCESS_LOG", "errors");
     let mut sidecar = Sidecar::start(command);
     let mut log = BufReader::new(sidecar.child.stdout.take().unwrap());
     for name in ["outbound", "inbound"] {

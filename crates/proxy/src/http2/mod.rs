@@ -7,6 +7,7 @@ mod record;
 mod request_body;
 mod settings;
 mod tunnel;
+pub(crate) mod windows;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -65,6 +66,7 @@ pub(crate) async fn serve(
         first: Mutex::new(first),
     });
     let limits = captured.live.limits;
+    let share = captured.shared.windows.share(&limits);
     let service = service_fn(|request| {
         let upstream = Rc::clone(&upstream);
         async move { Ok::<_, Infallible>(carry(&upstream, request).await) }
@@ -72,8 +74,9 @@ pub(crate) async fn serve(
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
-            .initial_stream_window_size(limits.stream_window)
-            .initial_connection_window_size(limits.connection_window)
+            .initial_stream_window_size(share.stream())
+            .initial_connection_window_size(share.connection())
+            .max_send_buf_size(share.sending())
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(limits.head_bytes as u32)
             .keep_alive_interval(PING_INTERVAL)
@@ -160,18 +163,24 @@ impl Upstream {
             None => self.captured.connect().await?,
         };
         let limits = &self.captured.live.limits;
+        let share = self.captured.shared.windows.share(limits);
         let (stream, extended) = Watched::new(stream);
         let (requests, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
-            .initial_stream_window_size(limits.stream_window)
-            .initial_connection_window_size(limits.connection_window)
+            .initial_stream_window_size(share.stream())
+            .initial_connection_window_size(share.connection())
+            .max_send_buf_size(share.sending())
             .max_header_list_size(limits.head_bytes as u32)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        tokio::task::spawn_local(connection);
+        tokio::task::spawn_local(async move {
+            let ended = connection.await;
+            drop(share);
+            ended
+        });
         let sender = Sender { requests, extended };
         *self.sender.borrow_mut() = Some(sender.clone());
         self.number.set(self.number.get() + 1);
@@ -261,8 +270,10 @@ fn refused(error: &hyper::Error) -> bool {
 /// The fields that a request gets if it has none.
 fn forwarded(headers: &mut HeaderMap) {
     if !headers.contains_key("x-request-id")
-        && let Ok(id) = HeaderValue::try_from(request_id::new())
+        && let Ok(mut id) = HeaderValue::try_from(request_id::new())
     {
+        // Not to be kept for the next request, which has another: the upstream's table would hold nothing else.
+        id.set_sensitive(true);
         headers.insert("x-request-id", id);
     }
     headers.entry("x-forwarded-proto").or_insert(HeaderValue::from_static("http"));

@@ -31,7 +31,7 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts `command`, which must lead to `outrigger-proxy proxy`, and waits until it says that it is ready.
     pub fn start(mut command: Command) -> Sidecar {
-        command.arg("--log_as_json").stderr(Stdio::piped()).stdin(Stdio::null());
+        command.arg("--log_as_json").stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().expect("the sidecar starts");
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (send, log) = channel();

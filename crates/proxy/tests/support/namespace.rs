@@ -182,11 +182,6 @@ impl Pod {
         Sidecar::start(command)
     }
 
-    /// Starts the sidecar by way of `before`: a program and its arguments, which runs the rest.
-    pub fn sidecar_by(&self, before: &[&str], env: &[(&str, &str)]) -> Sidecar {
-        self.start(&self.inside, before, env)
-    }
-
     /// Starts the sidecar with at most `count` file descriptors.
     pub fn sidecar_with_descriptors(&self, count: u32) -> Sidecar {
         self.start(&self.inside, &["prlimit", &format!("--nofile={count}:{count}")], &[])
@@ -196,7 +191,9 @@ impl Pod {
         let mut command = namespace.command("env");
         command.args(before);
         command.args(["setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--inh-caps=-all"]);
-        command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]).envs(env.iter().copied());
+        // The sidecar's alone: a library to be loaded is not for the programs before it.
+        command.arg("env").args(env.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]);
         Sidecar::start(command)
     }
 
