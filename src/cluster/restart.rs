@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Change, Cluster, Error};
+use crate::installation::rollout::rollout;
 use crate::settings::Selector;
 use crate::sidecars::Workload;
 
@@ -58,21 +59,7 @@ pub async fn restart(cluster: &Cluster, workload: &Workload, dry_run: bool) -> R
 /// It cannot be read.
 pub async fn is_rolled_out(cluster: &Cluster, workload: &Workload) -> Result<bool, Error> {
     let Some(path) = path(workload) else { return Ok(true) };
-    Ok(rolled_out(&cluster.get(&path).await?))
-}
-
-fn rolled_out(object: &Value) -> bool {
-    let status = &object["status"];
-    let count = |field: &str| status[field].as_u64().unwrap_or_default();
-    let seen = count("observedGeneration") >= object["metadata"]["generation"].as_u64().unwrap_or_default();
-    // A DaemonSet counts by other names.
-    let (wanted, updated, ready) = if status["desiredNumberScheduled"].is_null() {
-        (object["spec"]["replicas"].as_u64().unwrap_or(1), count("updatedReplicas"), count("readyReplicas"))
-    } else {
-        (count("desiredNumberScheduled"), count("updatedNumberScheduled"), count("numberReady"))
-    };
-    let old = count("replicas").saturating_sub(count("updatedReplicas"));
-    seen && updated >= wanted && ready >= wanted && (old == 0 || !status["desiredNumberScheduled"].is_null())
+    Ok(rollout(&cluster.get(&path).await?).complete)
 }
 
 /// The budget that selects pods with these labels and allows no disruption now.
@@ -107,22 +94,5 @@ mod tests {
         let every =
             json!({"metadata": {"name": "c"}, "spec": {"selector": {}}, "status": {"disruptionsAllowed": 0}});
         assert_eq!(forbids(&[every], &json!({})), Some("c".to_owned()));
-    }
-
-    #[test]
-    fn it_is_rolled_out_when_no_old_pod_is_left_and_all_are_ready() {
-        let deployment =
-            |status: Value| json!({"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status});
-        let good = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
-        assert!(rolled_out(&deployment(good.clone())));
-        for (field, value) in
-            [("observedGeneration", 1), ("replicas", 3), ("updatedReplicas", 1), ("readyReplicas", 1)]
-        {
-            let mut status = good.clone();
-            status[field] = json!(value);
-            assert!(!rolled_out(&deployment(status)), "{field}");
-        }
-        let daemons = json!({"observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberReady": 3});
-        assert!(rolled_out(&deployment(daemons)));
     }
 }

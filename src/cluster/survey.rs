@@ -1,11 +1,12 @@
 //! Asks a cluster for all that a diagnosis looks at.
 
+use outrigger_contract::INJECT_KEY;
 use serde_json::{Value, json};
 
 use super::{Cluster, Error};
 use crate::certificates::unix_now;
-use crate::diagnosis::{Asked, Facts, asks, tags};
-use crate::installation::Names;
+use crate::diagnosis::{Asked, Facts, asks};
+use crate::installation::{Names, tags_of, trial_pod};
 
 /// Namespaces that a pod is sent to, at most.
 const SAMPLES: usize = 50;
@@ -44,12 +45,13 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
     let deployment = one(format!("/apis/apps/v1/namespaces/{namespace}/deployments/{}", names.name)).await;
     let (mut samples, mut pods) = (Vec::new(), Ok(Vec::new()));
     if let (Ok(Some(_)), Ok(namespaces), Ok(registrations)) = (&deployment, &namespaces, &registrations) {
-        let tags = tags(registrations, names);
+        let tags = tags_of(registrations, names);
+        let pod = trial_pod(&json!({INJECT_KEY: "true"}));
         let asking = namespaces.iter().filter(|namespace| asks(namespace, names, &tags));
         for name in asking.filter_map(|namespace| namespace["metadata"]["name"].as_str()) {
             if samples.len() < SAMPLES {
                 let path = format!("/api/v1/namespaces/{name}/pods?dryRun=All");
-                let sample = cluster.create(&path, &sample()).await.map_err(|e| e.to_string());
+                let sample = cluster.create(&path, &pod).await.map_err(|e| e.to_string());
                 samples.push((name.to_owned(), sample));
             }
             let found = list(&format!("/api/v1/namespaces/{name}/pods")).await;
@@ -102,17 +104,4 @@ async fn replicas(cluster: &Cluster, names: &Names) -> Asked<Vec<(String, Asked<
         found.push((name.to_owned(), cluster.text(&path).await.map_err(|e| e.to_string())));
     }
     Ok(found)
-}
-
-/// A pod that asks for injection; it is sent by dry run only.
-fn sample() -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": "outrigger-check-"},
-        "spec": {
-            "automountServiceAccountToken": false,
-            "containers": [{"name": "app", "image": "app"}],
-        },
-    })
 }

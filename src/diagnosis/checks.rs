@@ -9,6 +9,7 @@ use super::State::{Failed, Unknown, Warning};
 use super::{Facts, Found, bad, leads_to, ok};
 use crate::certificates::{Bundle, Identity, written_date};
 use crate::injection::{Injector, of_namespace};
+use crate::installation::tags_of;
 use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE, Settings};
 use crate::sidecars::{self, Want, Workload};
 
@@ -159,7 +160,7 @@ fn is_outrigger(registration: &Value) -> bool {
 fn enabled(facts: &Facts) -> Result<Vec<&Value>, String> {
     let namespaces = facts.namespaces.as_ref().map_err(Clone::clone)?;
     let registrations = facts.registrations.as_ref().map_err(Clone::clone)?;
-    let tags = super::tags(registrations, &facts.names);
+    let tags = tags_of(registrations, &facts.names);
     Ok(namespaces.iter().filter(|namespace| super::asks(namespace, &facts.names, &tags)).collect())
 }
 

@@ -122,13 +122,6 @@ pub fn asks(namespace: &Value, names: &Names, tags: &[String]) -> bool {
     }
 }
 
-/// The tags that lead to an installation.
-pub fn tags(registrations: &[Value], names: &Names) -> Vec<String> {
-    let ours = registrations.iter().filter(|registration| leads_to(registration, names));
-    ours.filter_map(|r| r["metadata"]["labels"][crate::installation::TAG_LABEL].as_str().map(str::to_owned))
-        .collect()
-}
-
 /// Whether a registration sends pods to an installation.
 fn leads_to(registration: &Value, names: &Names) -> bool {
     registration["webhooks"].as_array().into_iter().flatten().any(|webhook| {

@@ -32,7 +32,7 @@ pub use parts::Part;
 pub use removal::{removal, tags_of};
 pub use sidecars::Sidecars;
 pub use tag::{TAG_LABEL, Tag};
-pub use trial_pod::{TrialPod, verify};
+pub use trial_pod::{TrialPod, trial_pod, verify};
 
 /// Label of every object that belongs to an installation.
 pub const PART_OF_LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "outrigger");

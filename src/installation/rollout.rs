@@ -1,10 +1,10 @@
-//! Whether a Deployment is rolled out, and what keeps it.
+//! Whether a workload is rolled out, and what keeps it.
 //!
 //! Source: <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status>.
 
 use serde_json::Value;
 
-/// How far a Deployment is.
+/// How far a workload is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
     /// Replicas that are new and available.
@@ -15,14 +15,19 @@ pub struct Rollout {
     pub complete: bool,
 }
 
-/// Reads a Deployment.
-pub fn rollout(deployment: &Value) -> Rollout {
-    let (spec, status) = (&deployment["spec"], &deployment["status"]);
+/// Reads a Deployment, a StatefulSet or a DaemonSet.
+pub fn rollout(workload: &Value) -> Rollout {
+    let (spec, status) = (&workload["spec"], &workload["status"]);
     let count = |field: &str| status[field].as_u64().unwrap_or_default();
-    let wanted = spec["replicas"].as_u64().unwrap_or(1);
-    let seen =
-        count("observedGeneration") >= deployment["metadata"]["generation"].as_u64().unwrap_or_default();
-    let (updated, available, all) = (count("updatedReplicas"), count("availableReplicas"), count("replicas"));
+    let seen = count("observedGeneration") >= workload["metadata"]["generation"].as_u64().unwrap_or_default();
+    let (wanted, updated, available, all) = if status["desiredNumberScheduled"].is_null() {
+        let wanted = spec["replicas"].as_u64().unwrap_or(1);
+        (wanted, count("updatedReplicas"), count("availableReplicas"), count("replicas"))
+    } else {
+        // A DaemonSet counts by other names, and has one pod a node, old or new.
+        let updated = count("updatedNumberScheduled");
+        (count("desiredNumberScheduled"), updated, count("numberAvailable"), updated)
+    };
     let complete = seen && updated >= wanted && available >= wanted && all == updated;
     Rollout { ready: available.min(updated), wanted, complete }
 }
@@ -72,6 +77,11 @@ mod tests {
             assert_eq!(got, Rollout { ready, wanted: 3, complete });
         }
         assert!(!rollout(&json!({"metadata": {"generation": 1}, "spec": {}})).complete);
+        for (updated, available, complete) in [(3, 3, true), (2, 3, false), (3, 2, false)] {
+            let daemons = json!({"metadata": {"generation": 2}, "spec": {}, "status": {"observedGeneration": 2,
+                "desiredNumberScheduled": 3, "updatedNumberScheduled": updated, "numberAvailable": available}});
+            assert_eq!(rollout(&daemons).complete, complete);
+        }
     }
 
     #[test]

@@ -30,6 +30,18 @@ impl TrialPod {
     }
 }
 
+/// A pod to send by dry run, with these labels.
+pub fn trial_pod(labels: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "outrigger-trial-", "labels": labels},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "trial", "image": "trial"}],
+        },
+    })
+}
+
 /// The pod for one namespace, and whether Pod Security is enforced there.
 fn trial(namespace: &Value, asked: &str, settings: &Settings) -> Option<(bool, TrialPod)> {
     let metadata = &namespace["metadata"];
@@ -47,14 +59,7 @@ fn trial(namespace: &Value, asked: &str, settings: &Settings) -> Option<(bool, T
     if !by_namespace {
         labels[REVISION_LABEL] = asked.into();
     }
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": "outrigger-trial-", "labels": labels},
-        "spec": {
-            "automountServiceAccountToken": false,
-            "containers": [{"name": "trial", "image": "trial"}],
-        },
-    });
+    let pod = trial_pod(&labels);
     let name = metadata["name"].as_str()?;
     // Whether the namespace's label names this revision or a tag of it has been seen to above.
     let facts = Facts {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use support::namespace::{PEER_V4, PEER_V6, POD_V4, POD_V6, Pod, VIP};
-use support::{ask, eventually, metric, patient};
+use support::{ask, eventually, metric, patient, read_byte};
 
 /// Accepts one connection, reads to its end, answers `said: …` and closes. Gives the peer's address.
 fn answer_after_the_end(listener: TcpListener) -> thread::JoinHandle<SocketAddr> {
@@ -103,10 +103,10 @@ fn what_would_loop_is_closed_and_counted() {
         [(POD_V4, 15006), (POD_V4, 15001), (POD_V6, 15006), (POD_V4, 15000), (POD_V4, 15053)]
     {
         let mut stream = patient(pod.peer.connect((address, port).into()).unwrap());
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{address} {port}");
+        assert_eq!(read_byte(&mut stream).unwrap(), 0, "{address} {port}");
     }
     let mut stream = patient(pod.inside.connect(([127, 0, 0, 1], 15001).into()).unwrap());
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    assert_eq!(read_byte(&mut stream).unwrap(), 0);
     let text = pod.metrics(&sidecar);
     let refused = |labels: &[&str]| metric(&text, "outrigger_connections_refused_total", labels);
     assert_eq!(refused(&["reporter=\"destination\"", "reason=\"direct\""]), 2.0);
@@ -135,7 +135,7 @@ fn a_refused_destination_is_a_reset() {
     let pod = Pod::new();
     let sidecar = pod.sidecar(&[]);
     // The reset may be here before connect has returned.
-    let read = pod.inside.connect((PEER_V4, 81).into()).and_then(|stream| patient(stream).read(&mut [0]));
+    let read = pod.inside.connect((PEER_V4, 81).into()).and_then(|stream| read_byte(&mut patient(stream)));
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
     let flags = ["reporter=\"source\"", "response_flags=\"UF\""];
     eventually("it is counted", || {
@@ -264,7 +264,7 @@ fn with_few_descriptors_connections_wait_and_the_sidecar_answers() {
     // them holds a descriptor, nor stands in a queue before the next.
     drop(listener);
     for mut stream in held {
-        let ended = stream.read(&mut [0]);
+        let ended = read_byte(&mut stream);
         assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
     let server = answer_after_the_end(pod.peer.listen(PEER_V4, 8081));

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use support::namespace::{PEER_V4, POD_V4, Pod};
-use support::{PLAIN, Sidecar, ask, eventually, metric, patient};
+use support::{PLAIN, Sidecar, ask, eventually, metric, patient, read_byte};
 
 /// Accepts for ever; each connection is served by `serve` in a thread of its own.
 fn each(listener: TcpListener, serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) {
@@ -39,7 +39,7 @@ fn never_answers(listener: TcpListener) -> Receiver<std::io::Result<usize>> {
     let (say, heard) = channel();
     each(listener, move |mut stream| {
         head(&mut stream)?;
-        say.send(stream.read(&mut [0])).ok()
+        say.send(read_byte(&mut stream)).ok()
     });
     heard
 }
@@ -109,7 +109,7 @@ fn a_server_that_closes_after_its_head_is_a_reset() {
     let mut client = patient(pod.inside.connect((PEER_V4, 80).into()).unwrap());
     client.write_all(GET).unwrap();
     assert!(head(&mut client).unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
-    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(read_byte(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
     eventually("it is counted", || {
         let labels = ["reporter=\"source\"", "response_code=\"200\"", "response_flags=\"UC\""];
         (metric(&pod.metrics(&sidecar), "istio_requests_total", &labels) == 1.0).then_some(())
@@ -168,7 +168,7 @@ fn a_pod_without_a_free_port_says_that_it_is_overloaded() {
     assert!(answer.contains("\r\nx-envoy-overloaded: true\r\n"), "{answer}");
     // The reset may be here before connect has returned.
     let read =
-        connect_from(&pod, 50_013, (PEER_V4, 9000).into()).and_then(|mut client| client.read(&mut [0]));
+        connect_from(&pod, 50_013, (PEER_V4, 9000).into()).and_then(|mut client| read_byte(&mut client));
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
     eventually("both are counted", || {
         let text = pod.metrics(&sidecar);
@@ -426,7 +426,7 @@ fn ends_pass_in_both_directions_through_real_capture() {
             let (breaks, mut stays) = if client_breaks { (client, server) } else { (server, client) };
             socket2::SockRef::from(&breaks).set_linger(Some(std::time::Duration::ZERO)).unwrap();
             drop(breaks);
-            assert_eq!(stays.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert_eq!(read_byte(&mut stays).unwrap_err().kind(), ErrorKind::ConnectionReset);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use support::{Sidecar, ask, eventually, get, metric, patient, refusing};
+use support::{Sidecar, ask, eventually, get, metric, patient, read_byte, refusing};
 
 const PORTS: [&str; 4] =
     ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
@@ -48,7 +48,7 @@ fn a_direct_connection_to_a_capture_port_is_closed_and_counted() {
     let sidecar = Sidecar::start(command());
     for (name, reporter) in [("outbound", "source"), ("inbound", "destination")] {
         let mut stream = patient(TcpStream::connect(at(sidecar.port(name))).unwrap());
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{name} closes without a word");
+        assert_eq!(read_byte(&mut stream).unwrap(), 0, "{name} closes without a word");
         let text = get(at(sidecar.port("metrics")), "/stats/prometheus").1;
         let reporter = format!("reporter=\"{reporter}\"");
         let refused = metric(&text, "outrigger_connections_refused_total", &[&reporter, "reason=\"direct\""]);
@@ -66,7 +66,7 @@ fn what_goes_nowhere_is_logged_as_such() {
     for name in ["outbound", "inbound"] {
         let mut stream = patient(TcpStream::connect(at(sidecar.port(name))).unwrap());
         let (own, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        assert_eq!(read_byte(&mut stream).unwrap(), 0);
         let mut line = String::new();
         log.read_line(&mut line).unwrap();
         assert!(line.contains("] \"- - -\" 0 NR filter_chain_not_found - \"-\" 0 0 0 - "), "{line}");

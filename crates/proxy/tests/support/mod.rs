@@ -127,6 +127,16 @@ pub fn refusing() -> (Socket, u16) {
     (socket, port)
 }
 
+/// Reads at most one byte. A read with a deadline can be interrupted when the machine stands still for a moment.
+pub fn read_byte(stream: &mut TcpStream) -> std::io::Result<usize> {
+    loop {
+        match stream.read(&mut [0]) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// A stream that fails a test instead of hanging it.
 pub fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
