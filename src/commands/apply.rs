@@ -130,23 +130,32 @@ impl Apply<'_> {
     /// of its CA, a moment later.
     async fn works(&self, deadline: Instant) -> Result<(), String> {
         let settings = self.settings().await?;
-        let namespaces = self.cluster.get("/api/v1/namespaces").await.map_err(|e| e.to_string())?;
-        let namespaces = namespaces["items"].as_array().map_or(&[][..], Vec::as_slice);
-        let Some(trial) = TrialPod::choose(namespaces, self.asked, &settings) else {
-            anstream::eprintln!(
-                "{DIM}not tried{DIM:#}   there is no namespace whose pods these settings inject"
-            );
-            return Ok(());
-        };
-        let TrialPod { namespace, pod } = &trial;
-        anstream::eprintln!(
-            "{DIM}waiting{DIM:#}     until a pod of namespace {namespace} comes back injected, by dry run"
-        );
+        let mut told = None;
         loop {
+            // Chosen anew each time: a namespace may go meanwhile.
+            let namespaces = self.cluster.list("/api/v1/namespaces").await.map_err(|e| e.to_string())?;
+            let Some(trial) = TrialPod::choose(&namespaces, self.asked, &settings) else {
+                anstream::eprintln!(
+                    "{DIM}not tried{DIM:#}   there is no namespace whose pods these settings inject"
+                );
+                return Ok(());
+            };
+            let TrialPod { namespace, pod } = &trial;
+            if told.as_ref() != Some(namespace) {
+                anstream::eprintln!(
+                    "{DIM}waiting{DIM:#}     until a pod of namespace {namespace} comes back injected, by dry run"
+                );
+                told = Some(namespace.clone());
+            }
             let sent =
                 self.cluster.create(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), pod).await;
             let verified = sent.map_err(|e| e.to_string()).and_then(|pod| verify(&pod, &self.names.revision));
-            let Err(why) = verified else { break };
+            let Err(why) = verified else {
+                anstream::eprintln!(
+                    "{GOOD}works{GOOD:#}       a pod of namespace {STRONG}{namespace}{STRONG:#} came back injected"
+                );
+                return Ok(());
+            };
             if Instant::now() > deadline {
                 return Err(format!(
                     "no pod of namespace {namespace} comes back injected within {} s: {why}",
@@ -155,10 +164,6 @@ impl Apply<'_> {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        anstream::eprintln!(
-            "{GOOD}works{GOOD:#}       a pod of namespace {STRONG}{namespace}{STRONG:#} came back injected"
-        );
-        Ok(())
     }
 
     /// The settings in force: those that are applied, or, for a tag, those of the installation that it points to.

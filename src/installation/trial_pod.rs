@@ -45,6 +45,9 @@ pub fn trial_pod(labels: &Value) -> Value {
 /// The pod for one namespace, and whether Pod Security is enforced there.
 fn trial(namespace: &Value, asked: &str, settings: &Settings) -> Option<(bool, TrialPod)> {
     let metadata = &namespace["metadata"];
+    if !metadata["deletionTimestamp"].is_null() {
+        return None;
+    }
     let label = |key: &str| metadata["labels"][key].as_str();
     let by_namespace = match label(NAMESPACE_LABEL) {
         Some("enabled") if asked == DEFAULT_REVISION => true,
@@ -122,6 +125,9 @@ mod tests {
         assert_eq!(chosen(&all, "default", "excludeNamespaces: [shop]"), of("default", &named("default")));
         assert_eq!(chosen(&all, "default", "policy: off"), None);
         assert_eq!(chosen(&all[..2], "default", ""), None);
+        let mut going = all.clone();
+        going[4]["metadata"]["deletionTimestamp"] = json!("2026-11-28T12:00:00Z");
+        assert_eq!(chosen(&going, "default", ""), of("default", &named("default")));
     }
 
     #[test]

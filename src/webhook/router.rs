@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -128,6 +128,7 @@ async fn inject(
 ) -> Response {
     let began = Instant::now();
     let in_flight = InFlight::enter(&webhook.metrics);
+    let http1 = request.version() < Version::HTTP_2;
     let limit = webhook.limits.request_time;
     let answer = tokio::time::timeout(limit, answer(webhook.clone(), below, request)).await;
     drop(in_flight);
@@ -136,7 +137,7 @@ async fn inject(
         Err(Rejection::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
     });
     webhook.metrics.time.observe(began.elapsed().as_secs_f64());
-    answer.unwrap_or_else(|rejection| {
+    let mut answer = answer.unwrap_or_else(|rejection| {
         webhook.metrics.rejected_requests.inc(rejection.reason);
         tracing::warn!(
             status = rejection.status.as_u16(),
@@ -145,7 +146,13 @@ async fn inject(
             rejection.message
         );
         refuse(&rejection)
-    })
+    });
+    // An API server gives a request up that it writes to a connection which closes at that moment. So whoever is about to
+    // go says so with each answer, long before it closes what is idle.
+    if http1 && *webhook.phase.borrow() != Phase::Serving {
+        answer.headers_mut().insert(CONNECTION, const { close() });
+    }
+    answer
 }
 
 async fn answer(

@@ -184,13 +184,19 @@ fn a_server_that_settles_is_not_ready_and_still_injects() {
     let small = Small::start(patient());
     let mut client = small.client();
     assert_eq!(client.get("/readyz").status, 200);
+    let answer = client.post("/inject", &review(&pod("cart")));
+    assert!(!answer.head.contains("connection:"), "{}", answer.head);
     small.phase.send_replace(Phase::Settling);
     let answer = client.get("/readyz");
     assert_eq!((answer.status, answer.body.as_str()), (503, "stopping\n"));
     assert_eq!(client.get("/healthz").status, 200);
+    // Whoever asks is told to come on another connection; who is idle may still ask.
     let mut new = small.client();
-    assert!(new.post("/inject", &review(&pod("cart"))).injected(&pod("cart")).is_some());
+    let answer = new.post("/inject", &review(&pod("cart")));
+    assert!(answer.injected(&pod("cart")).is_some());
+    assert!(answer.head.contains("connection: close"), "{}", answer.head);
+    new.closed();
+    assert_eq!(client.get("/healthz").status, 200);
     small.phase.send_replace(Phase::Draining);
     client.closed();
-    new.closed();
 }
