@@ -11,7 +11,7 @@ use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
@@ -113,6 +113,8 @@ pub struct Metrics {
     pub skip: ByReason,
     /// Seconds from a request's first byte of body to its answer.
     pub time: Histogram,
+    /// Bytes of a patch, as JSON.
+    pub patch_size: Histogram,
     /// Admission requests in flight.
     pub in_flight: Gauge,
     /// Open connections of the TLS port.
@@ -142,6 +144,7 @@ pub struct Metrics {
     settings: Family<Hash, Gauge>,
     certificate_reloads: Family<Outcome, Counter>,
     settings_reloads: Family<Outcome, Counter>,
+    settings_reloaded: Gauge,
 }
 
 impl Metrics {
@@ -150,6 +153,8 @@ impl Metrics {
         // From 50 us, under which no injection stays, to 3 s, by factors of about two and a half.
         let times =
             [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+        // From half a sidecar to the most that etcd takes of an object, by factors of two.
+        let sizes = exponential_buckets(1024.0, 2.0, 11);
         let injects: Vec<_> = Reason::ALL.into_iter().filter(|r| r.injects()).map(Reason::code).collect();
         let skips = Reason::ALL.into_iter().filter(|reason| !reason.injects()).map(Reason::code);
         let skips: Vec<_> = skips.chain(["already_injected", "not_created", "not_a_pod"]).collect();
@@ -160,6 +165,7 @@ impl Metrics {
             failure: Counter::default(),
             skip: ByReason::of(&skips),
             time: Histogram::new(times),
+            patch_size: Histogram::new(sizes),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             rejected_requests: ByReason::of(&[
@@ -183,7 +189,9 @@ impl Metrics {
             settings: Family::default(),
             certificate_reloads: Family::default(),
             settings_reloads: Family::default(),
+            settings_reloaded: Gauge::default(),
         };
+        metrics.settings_reloaded.set(1); // those of the start
         for reloads in [&metrics.certificate_reloads, &metrics.settings_reloads] {
             for result in ["success", "failure"] {
                 drop(reloads.get_or_create(&Outcome { result }));
@@ -211,6 +219,12 @@ impl Metrics {
             self.time.clone(),
         );
         let r = r.sub_registry_with_prefix("outrigger");
+        r.register_with_unit(
+            "patch_size",
+            "Size of the patch of an injected pod, as JSON",
+            Unit::Bytes,
+            self.patch_size.clone(),
+        );
         r.register("requests_in_flight", "Admission requests in flight", self.in_flight.clone());
         r.register("connections_open", "Open connections of the TLS port", self.connections.clone());
         r.register(
@@ -243,6 +257,11 @@ impl Metrics {
             "settings_reloads",
             "Changed settings taken up or refused, by result",
             self.settings_reloads.clone(),
+        );
+        r.register(
+            "settings_last_reload_successful",
+            "Whether the settings that are there now are in force: 1, or 0 where they were refused",
+            self.settings_reloaded.clone(),
         );
         r.register(
             "events",
@@ -291,6 +310,7 @@ impl Metrics {
     pub fn settings_reloaded(&self, taken_up: bool) {
         let result = if taken_up { "success" } else { "failure" };
         self.settings_reloads.get_or_create(&Outcome { result }).inc();
+        self.settings_reloaded.set(taken_up.into());
     }
 
     /// The text that Prometheus scrapes, of type [`CONTENT_TYPE`].

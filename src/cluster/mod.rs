@@ -19,7 +19,7 @@ mod watches;
 use std::path::PathBuf;
 
 use axum::http::Request;
-use axum::http::header::{CONTENT_TYPE, DATE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, DATE};
 use axum::http::request::Builder;
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -116,16 +116,31 @@ impl Cluster {
     /// # Errors
     /// As [`Self::get`].
     pub async fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
-        let (mut items, mut from) = (Vec::new(), String::new());
+        let mut items = Vec::new();
+        self.pages(path, JSON, |found| items.extend(found)).await?;
+        Ok(items)
+    }
+
+    /// Shows the items of the list at `path`, a part at a time, with nothing but their metadata.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn metadata(&self, path: &str, mut see: impl FnMut(&[Value])) -> Result<(), Error> {
+        self.pages(path, METADATA, |found| see(&found)).await
+    }
+
+    async fn pages(&self, path: &str, accept: &str, mut see: impl FnMut(Vec<Value>)) -> Result<(), Error> {
+        let mut from = String::new();
         let separator = if path.contains('?') { '&' } else { '?' };
         loop {
-            let mut part = self.get(&format!("{path}{separator}limit=500{from}")).await?;
+            let request = Request::get(format!("{path}{separator}limit={PAGE}{from}"));
+            let mut part = self.request(request.header(ACCEPT, accept), path, Vec::new()).await?;
             if let Value::Array(found) = part["items"].take() {
-                items.extend(found);
+                see(found);
             }
             match part["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
                 Some(token) => from = format!("&continue={token}"),
-                None => return Ok(items),
+                None => return Ok(()),
             }
         }
     }
@@ -216,6 +231,10 @@ impl Cluster {
 }
 
 const JSON: &str = "application/json";
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+/// Items of one answer.
+const PAGE: usize = 500;
 
 fn written(object: &Value) -> Vec<u8> {
     object.to_string().into_bytes()

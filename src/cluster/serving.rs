@@ -19,7 +19,9 @@ pub(super) async fn follow(installation: &Installation, publisher: watch::Sender
         let Some(pair) = secret.and_then(keeper::served).filter(|pair| known.as_ref() != Some(pair)) else {
             return;
         };
-        match usable(&pair.certificate, &pair.key) {
+        let usable = usable(&pair.certificate, &pair.key);
+        let taken_up = usable.is_ok();
+        match usable {
             Ok((facts, config)) => {
                 announce(&format!("Secret {name}"), &facts, metrics);
                 publisher.send_replace(Some(config));
@@ -32,7 +34,8 @@ pub(super) async fn follow(installation: &Installation, publisher: watch::Sender
                 );
             }
         }
-        metrics.certificate_reloaded(usable(&pair.certificate, &pair.key).is_ok());
+        // Counted last, so that whoever sees the count meets the certificate.
+        metrics.certificate_reloaded(taken_up);
         known = Some(pair);
     });
     tokio::select! {

@@ -35,8 +35,6 @@ pub(crate) struct Uninstall {
 
 /// How long API servers are given to see that the registration is gone, before anything else goes.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Pods of one answer.
-const PAGE: usize = 500;
 
 impl Uninstall {
     /// Runs the command.
@@ -74,7 +72,9 @@ impl Uninstall {
 async fn take_away(cluster: &Cluster, names: &Names, objects: &[Object]) -> Result<(), String> {
     refuse_tagged(cluster, names).await?;
     delete(cluster, objects).await?;
-    let sidecars = sidecars(cluster, names).await?;
+    let mut sidecars = Sidecars::default();
+    let counted = cluster.metadata("/api/v1/pods", |pods| sidecars.count(pods, &names.revision)).await;
+    counted.map_err(|e| e.to_string())?;
     anstream::eprintln!("{}", sidecars.farewell(&names.revision));
     Ok(())
 }
@@ -120,18 +120,4 @@ async fn delete(cluster: &Cluster, objects: &[Object]) -> Result<(), String> {
         );
     }
     Ok(())
-}
-
-async fn sidecars(cluster: &Cluster, names: &Names) -> Result<Sidecars, String> {
-    let mut sidecars = Sidecars::default();
-    let mut next = String::new();
-    loop {
-        let path = format!("/api/v1/pods?limit={PAGE}&continue={next}");
-        let page = cluster.get(&path).await.map_err(|e| e.to_string())?;
-        sidecars.count(page["items"].as_array().map_or(&[], Vec::as_slice), &names.revision);
-        match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
-            Some(token) => token.clone_into(&mut next),
-            None => return Ok(sidecars),
-        }
-    }
 }

@@ -46,9 +46,10 @@ pub fn admit(
         Admission::Patched(patched) => {
             let reason = patched.reason();
             if patched.patch().is_some() {
-                metrics.success.inc(reason)
+                metrics.success.inc(reason);
+                metrics.patch_size.observe(patched.patch_bytes() as f64);
             } else {
-                metrics.skip.inc(reason)
+                metrics.skip.inc(reason);
             }
             let (patch, warnings) = (patched.patch(), patched.decision().warnings());
             Answer { verdict: Verdict::Allowed { patch, warnings }, reason: Some(reason) }

@@ -36,6 +36,10 @@ fn a_pod_is_injected_in_the_version_that_asked() {
     assert_eq!(server.metric("sidecar_injection_requests_total"), 6.0);
     assert_eq!(server.metric("sidecar_injection_success_total{reason=\"policy_enabled\"}"), 6.0);
     assert_eq!(server.metric("sidecar_injection_time_seconds_count"), 6.0);
+    let (sent, injected) = (pod("cart"), expected(&pod("cart"), &[]));
+    let bytes = serde_json::to_string(&outrigger::patch::diff(&sent, &injected)).unwrap().len();
+    assert_eq!(server.metric("outrigger_patch_size_bytes_count"), 6.0);
+    assert_eq!(server.metric("outrigger_patch_size_bytes_sum"), 6.0 * bytes as f64);
     assert_eq!(server.metric("outrigger_requests_in_flight"), 0.0);
 }
 
@@ -58,6 +62,7 @@ fn the_second_call_changes_nothing() {
     let again = server.ask(&review(&injected));
     assert_eq!(again.injected(&injected), None);
     assert_eq!(server.metric("sidecar_injection_skip_total{reason=\"already_injected\"}"), 1.0);
+    assert_eq!(server.metric("outrigger_patch_size_bytes_count"), 1.0);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::server::Server;
 
 const HEAD: &str = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
 const TAKEN: &str = "outrigger_settings_reloads_total{result=\"success\"}";
+const SUCCESSFUL: &str = "outrigger_settings_last_reload_successful";
 const REFUSED: &str = "outrigger_settings_reloads_total{result=\"failure\"}";
 
 /// The annotation that a pod gets, by a request of now.
@@ -25,6 +26,7 @@ fn settings(team: &str) -> String {
 fn a_change_is_taken_up_and_a_bad_one_is_refused() {
     let server = Server::start("injectedAnnotations: {team: one}\n");
     assert_eq!(team(&server).as_deref(), Some("one"));
+    assert_eq!(server.metric(SUCCESSFUL), 1.0);
     server.folder.write("config.yaml", &settings("two"));
     server.metric_becomes(TAKEN, 1.0);
     assert_eq!(team(&server).as_deref(), Some("two"));
@@ -40,6 +42,7 @@ fn a_change_is_taken_up_and_a_bad_one_is_refused() {
         let line = server.log("changed settings refused; the last good ones stay", |_| true);
         assert!(line["problem"].as_str().unwrap().contains(why), "{line}");
         server.metric_becomes(REFUSED, n as f64 + 1.0);
+        server.metric_becomes(SUCCESSFUL, 0.0);
         assert_eq!(team(&server).as_deref(), Some("two"));
     }
     // Gone for a moment, then mended.
@@ -48,6 +51,7 @@ fn a_change_is_taken_up_and_a_bad_one_is_refused() {
     assert_eq!(team(&server).as_deref(), Some("two"));
     server.folder.write("config.yaml", &settings("three"));
     server.metric_becomes(TAKEN, 2.0);
+    server.metric_becomes(SUCCESSFUL, 1.0);
     assert_eq!(team(&server).as_deref(), Some("three"));
 }
 
