@@ -39,10 +39,8 @@ pub enum Error {
 /// # Errors
 /// A name that is no DNS name (a leading `*.` is taken) and no address.
 pub fn make(names: &[String], days: u32, now: i64) -> Result<Made, Error> {
-    for name in names {
-        ServerName::try_from(name.strip_prefix("*.").unwrap_or(name))
-            .map_err(|_| Error::Name(name.clone()))?;
-    }
+    let mut leaf = lasting(leaf(names)?, days, now);
+    leaf.use_authority_key_identifier_extension = true;
     let ca_key = KeyPair::generate()?;
     let mut ca = lasting(CertificateParams::default(), days, now);
     ca.distinguished_name = called("Outrigger CA");
@@ -52,14 +50,22 @@ pub fn make(names: &[String], days: u32, now: i64) -> Result<Made, Error> {
     let issuer = Issuer::new(ca, ca_key);
 
     let key = KeyPair::generate()?;
-    let mut leaf = lasting(CertificateParams::new(names)?, days, now);
-    leaf.distinguished_name = called("outrigger");
-    leaf.is_ca = IsCa::ExplicitNoCa;
-    leaf.use_authority_key_identifier_extension = true;
-    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = leaf.signed_by(&key, &issuer)?;
     Ok(Made { ca: ca_certificate.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// A server's certificate, but for its time and who signs it.
+pub(super) fn leaf(names: &[String]) -> Result<CertificateParams, Error> {
+    for name in names {
+        ServerName::try_from(name.strip_prefix("*.").unwrap_or(name))
+            .map_err(|_| Error::Name(name.clone()))?;
+    }
+    let mut leaf = CertificateParams::new(names)?;
+    leaf.distinguished_name = called("outrigger");
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(leaf)
 }
 
 fn called(name: &str) -> DistinguishedName {

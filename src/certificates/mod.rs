@@ -7,6 +7,7 @@ mod facts;
 mod files;
 mod made;
 mod peer;
+mod request;
 pub mod rotation;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use facts::{Facts, facts, unix_now, written_date};
 pub use files::{Files, Problem, announce};
 pub use made::{Error, Made, make};
 pub use peer::peer;
+pub use request::{Request, key, request};
 
 /// The certificate that is served; `None` where there is none yet.
 pub type Served = Option<Arc<ServerConfig>>;

@@ -4,7 +4,7 @@
 //! is kept is told apart by what is there, so that whoever leads goes on where another one stopped:
 //!
 //! ```text
-//! nothing usable, due, or asked for   make the next pair; its CA is trusted beside the old one
+//! nothing usable, due, or asked for   make the next pair, or have it signed; its CA is trusted beside the old one
 //! a next pair                         its CA into every caBundle; wait for API servers to see that; serve it
 //! a served pair alone                 once no replica serves another one, its CA is the only one that is trusted
 //! ```
@@ -27,6 +27,14 @@ pub struct Pair {
     pub key: String,
 }
 
+impl Pair {
+    /// When it expires, in Unix seconds; `None` where it cannot be read.
+    pub fn not_after(&self) -> Option<i64> {
+        let identity = Identity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).ok()?;
+        identity.facts().ok().map(|facts| facts.not_after)
+    }
+}
+
 /// What is kept of certificates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -34,6 +42,8 @@ pub struct Kept {
     pub served: Option<Pair>,
     /// What they will serve once its CA is trusted.
     pub next: Option<Pair>,
+    /// The key, PKCS#8 in PEM, of a certificate that another signer is asked for.
+    pub requested: Option<String>,
     /// The CAs to trust, the newest first.
     pub trusted: Bundle,
     /// Whether somebody has asked for the next pair.
@@ -46,7 +56,7 @@ impl Kept {
     pub fn with_next(mut self, made: Made) -> Self {
         self.trusted = Bundle::from_pem(made.ca.as_bytes()).and(&self.trusted);
         self.next = Some(Pair { certificate: made.certificate, key: made.key });
-        self.asked = false;
+        (self.requested, self.asked) = (None, false);
         self
     }
 }
@@ -69,7 +79,7 @@ pub struct World<'a> {
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Make a pair, and keep this [with it](Kept::with_next).
+    /// Make a pair, or have it signed, and keep this [with it](Kept::with_next).
     Make(Kept),
     /// Keep this.
     Keep(Kept),
@@ -97,16 +107,21 @@ pub fn step(kept: &Kept, world: &World) -> Step {
         } else if !world.settled {
             Step::Settle
         } else {
-            Step::Keep(Kept { served: kept.next.clone(), next: None, trusted, asked: kept.asked })
+            Step::Keep(Kept { served: kept.next.clone(), next: None, trusted, ..kept.clone() })
         };
     }
     let served = usable_now(&kept.served);
-    match served.as_ref().map(|(facts, _)| due(facts)).filter(|due| now < *due && !kept.asked) {
+    let wanted = kept.asked || kept.requested.is_some();
+    match served.as_ref().map(|(facts, _)| due(facts)).filter(|due| now < *due && !wanted) {
+        // Before anything that may take its time.
+        None if served.is_some() && !all_trust => Step::Trust(trusted.and(&bundles)),
         None => {
             // Until the next one is served, any that is trusted somewhere is better than none.
             let trusted = trusted.and(&bundles);
             let served = kept.served.clone().filter(|pair| usable(pair, &trusted, world).is_some());
-            Step::Make(Kept { served, next: None, trusted, asked: false })
+            // Whoever asks for the next one does not want that which is on its way.
+            let requested = kept.requested.clone().filter(|_| !kept.asked);
+            Step::Make(Kept { served, next: None, requested, trusted, asked: false })
         }
         Some(_) if !all_trust => Step::Trust(trusted.and(&bundles)),
         Some(due) => {
@@ -312,6 +327,25 @@ mod tests {
         let mut cluster = Cluster { kept: Kept::default().with_next(made), ..Cluster::default() };
         let steps = cluster.settle(unix_now());
         assert_eq!((steps[0], cluster.kept.trusted.len()), ("make", 1));
+    }
+
+    #[test]
+    fn what_a_signer_is_asked_for_is_kept_until_another_is_wanted() {
+        let (now, names) = (unix_now(), names());
+        let mut cluster = Cluster::default();
+        cluster.settle(now);
+        let bundles = [cluster.bundle.clone()];
+        let world = World { now, names: &names, bundles: &bundles, settled: true, proven: true };
+        let asked = Kept { requested: Some("key".to_owned()), ..cluster.kept.clone() };
+        assert_eq!(step(&asked, &world), Step::Make(asked.clone()));
+        // Meanwhile, what is served stays trusted.
+        let nothing = [Bundle::default()];
+        let untrusted = World { bundles: &nothing, ..world.clone() };
+        assert_eq!(step(&asked, &untrusted), Step::Trust(cluster.kept.trusted.clone()));
+        let again = Kept { asked: true, ..asked.clone() };
+        assert_eq!(step(&again, &world), Step::Make(Kept { requested: None, ..asked.clone() }));
+        let made = make(&names, LIFE_DAYS, now).unwrap();
+        assert_eq!(asked.with_next(made).requested, None);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::{Cluster, Error, Which, events, keeper, lease, namespaces, serving};
+use super::{Cluster, Error, Signer, Which, events, keeper, lease, namespaces, serving};
 use crate::certificates::Served;
 use crate::installation::PART_OF_LABEL;
 use crate::notice::{Notice, Reference};
@@ -96,9 +96,10 @@ impl Installation {
     }
 
     /// Keeps the certificate in the Secret, by whichever replica leads, and serves what is there: the configuration is
-    /// `None` until there is one. Runs until `stop` changes.
+    /// `None` until there is one. `signer`: who signs it, in place of a CA made for it. Runs until `stop` changes.
     pub fn keep_certificate(
         &self,
+        signer: Option<Signer>,
         metrics: &Arc<Metrics>,
         stop: watch::Receiver<bool>,
     ) -> watch::Receiver<Served> {
@@ -109,7 +110,7 @@ impl Installation {
         let (this, counted) = (self.clone(), metrics.clone());
         tokio::spawn(async move { lease::lead(&this, leads, &counted).await });
         let (this, counted) = (self.clone(), metrics.clone());
-        tokio::spawn(async move { keeper::keep(&this, leading, stop, &counted).await });
+        tokio::spawn(async move { keeper::keep(&this, signer.as_ref(), leading, stop, &counted).await });
         served
     }
 }

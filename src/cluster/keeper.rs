@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Change, Error, Installation, replicas, watches};
+use super::{Change, Error, Installation, Signer, replicas, watches};
 use crate::certificates::rotation::{self, Kept, LIFE_DAYS, Pair, Step, World};
-use crate::certificates::{Bundle, make, written_date};
+use crate::certificates::{self, Bundle, make, written_date};
 use crate::telemetry::Metrics;
 
 /// How long API servers are given to see a changed `caBundle`. They watch the object; this is many times what they take.
@@ -23,6 +23,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 const BACK_OFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// How often replicas are asked again what they serve.
 const PROVE: Duration = Duration::from_secs(2);
+/// How often a request that waits for its signer is looked at.
+const ASK: Duration = Duration::from_secs(2);
 /// The longest rest: who changes a clock, or a registration while no watch is there, is found out by then.
 const REST: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,8 @@ const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebho
 pub(super) enum Problem {
     #[error(transparent)]
     Cluster(#[from] Error),
+    #[error(transparent)]
+    Made(#[from] certificates::Error),
     #[error("{0}")]
     Other(String),
 }
@@ -44,6 +48,7 @@ pub(super) enum Problem {
 /// Keeps the certificate while we lead, until `stop` changes.
 pub(super) async fn keep(
     installation: &Installation,
+    signer: Option<&Signer>,
     mut leading: watch::Receiver<bool>,
     mut stop: watch::Receiver<bool>,
     metrics: &Metrics,
@@ -58,7 +63,7 @@ pub(super) async fn keep(
     let work = async {
         let (mut bundles, mut back_off) = (Settling::default(), BACK_OFF[0]);
         while leading.wait_for(|leads| *leads).await.is_ok() {
-            let pause = match turn(installation, &mut bundles, metrics).await {
+            let pause = match turn(installation, signer, &mut bundles, metrics).await {
                 Ok(pause) => {
                     back_off = BACK_OFF[0];
                     pause
@@ -109,6 +114,7 @@ impl Settling {
 /// Does one step; how long to wait before the next one where nothing changes.
 async fn turn(
     installation: &Installation,
+    signer: Option<&Signer>,
     settling: &mut Settling,
     metrics: &Metrics,
 ) -> Result<Duration, Problem> {
@@ -134,11 +140,19 @@ async fn turn(
     }
     match step {
         Step::Make(kept) => {
-            let made = make(&names, LIFE_DAYS, now).map_err(|e| Problem::Other(e.to_string()))?;
-            write(installation, &path, secret, &kept.with_next(made)).await?;
-            metrics.certificates_made.inc();
-            let until = written_date(now + i64::from(LIFE_DAYS) * 86_400);
-            tracing::info!(names = %names.join(", "), until, "made the next certificate");
+            let kept = match signer {
+                None => kept.with_next(make(&names, LIFE_DAYS, now)?),
+                Some(signer) => match signer.sign(installation, kept, now).await? {
+                    Some(kept) => kept,
+                    None => return Ok(ASK),
+                },
+            };
+            write(installation, &path, secret, &kept).await?;
+            if let Some(next) = &kept.next {
+                metrics.certificates_made.inc();
+                let until = next.not_after().map(written_date).unwrap_or_default();
+                tracing::info!(names = %names.join(", "), until, "have the next certificate");
+            }
         }
         Step::Keep(kept) => {
             let (serving, trusted) = (kept.next.is_none(), kept.trusted.len());
@@ -171,7 +185,8 @@ pub(super) fn seconds(date: &str) -> Result<i64, Problem> {
     Ok(time.timestamp().as_second())
 }
 
-/// The keys of the Secret's data: a pair, the next one, and the CAs.
+/// The keys of the Secret's data: a pair, the next one, and the CAs. A next key without a certificate is one that a signer
+/// is asked for.
 const SERVED: [&str; 2] = ["tls.crt", "tls.key"];
 const NEXT: [&str; 2] = ["next.crt", "next.key"];
 const TRUSTED: &str = "ca.crt";
@@ -181,12 +196,15 @@ pub(super) fn served(secret: &Value) -> Option<Pair> {
     pair(secret, SERVED)
 }
 
-fn pair(secret: &Value, keys: [&str; 2]) -> Option<Pair> {
-    let text = |key| String::from_utf8(decoded(&secret["data"][key])).ok().filter(|text| !text.is_empty());
-    Some(Pair { certificate: text(keys[0])?, key: text(keys[1])? })
+fn pair(secret: &Value, [certificate, key]: [&str; 2]) -> Option<Pair> {
+    Some(Pair { certificate: text(secret, certificate)?, key: text(secret, key)? })
 }
 
-fn decoded(base64: &Value) -> Vec<u8> {
+fn text(secret: &Value, key: &str) -> Option<String> {
+    String::from_utf8(decoded(&secret["data"][key])).ok().filter(|text| !text.is_empty())
+}
+
+pub(super) fn decoded(base64: &Value) -> Vec<u8> {
     STANDARD.decode(base64.as_str().unwrap_or_default()).unwrap_or_default()
 }
 
@@ -194,6 +212,7 @@ fn kept(secret: &Value) -> Kept {
     Kept {
         served: pair(secret, SERVED),
         next: pair(secret, NEXT),
+        requested: text(secret, NEXT[1]).filter(|_| text(secret, NEXT[0]).is_none()),
         trusted: Bundle::from_pem(&decoded(&secret["data"][TRUSTED])),
         asked: secret["metadata"]["annotations"].get(ROTATE_ANNOTATION).is_some(),
     }
@@ -229,9 +248,10 @@ async fn write(
 fn with_kept(mut secret: Value, kept: &Kept) -> Value {
     let encoded = |text: &str| Value::from(STANDARD.encode(text));
     let mut data = Map::new();
-    for (keys, pair) in [(SERVED, &kept.served), (NEXT, &kept.next)] {
+    let requested = ("", kept.requested.as_deref().unwrap_or_default());
+    for (keys, pair, none) in [(SERVED, &kept.served, ("", "")), (NEXT, &kept.next, requested)] {
         let (certificate, key) =
-            pair.as_ref().map(|pair| (pair.certificate.as_str(), pair.key.as_str())).unwrap_or_default();
+            pair.as_ref().map_or(none, |pair| (pair.certificate.as_str(), pair.key.as_str()));
         data.insert(keys[0].to_owned(), encoded(certificate));
         data.insert(keys[1].to_owned(), encoded(key));
     }
@@ -322,6 +342,8 @@ mod tests {
             (secret["type"].as_str(), secret["data"]["tls.crt"].as_str()),
             (Some("kubernetes.io/tls"), Some(""))
         );
+        let requested = Kept { requested: Some("key".to_owned()), next: None, ..kept_before };
+        assert_eq!(kept(&with_kept(secret, &requested)), requested);
         let damaged = json!({"data": {"tls.crt": "%%%", "tls.key": "AAAA", "ca.crt": 7}});
         assert_eq!(kept(&damaged), Kept::default());
     }

@@ -13,6 +13,7 @@ mod replicas;
 mod restart;
 mod running;
 mod serving;
+mod signer;
 mod survey;
 mod watches;
 
@@ -31,6 +32,7 @@ pub use installation::Installation;
 pub use keeper::ROTATE_ANNOTATION;
 pub use restart::{Left, is_rolled_out, restart};
 pub use running::Running;
+pub use signer::Signer;
 pub use survey::survey;
 
 /// Which cluster, in kubectl's words.

@@ -88,7 +88,7 @@ impl Apply<'_> {
         let Some(deployment) = self.objects.iter().find(|object| object.kind() == "Deployment") else {
             return Ok(());
         };
-        let mut told = None;
+        let (mut told, mut requested) = (None, Vec::new());
         loop {
             let now = self.cluster.get(&path(&deployment.value)).await.map_err(|e| e.to_string())?;
             let now = rollout(&now);
@@ -102,11 +102,33 @@ impl Apply<'_> {
                 anstream::eprintln!("{DIM}waiting{DIM:#}     {of}");
             }
             told = Some(now);
+            if is_signed(&deployment.value) {
+                let waiting = self.requests().await?;
+                for name in waiting.iter().filter(|name| !requested.contains(*name)) {
+                    anstream::eprintln!(
+                        "{DIM}waiting{DIM:#}     for the signer of CertificateSigningRequest {name}: {STRONG}kubectl \
+                         certificate approve {name}{STRONG:#}"
+                    );
+                }
+                requested = waiting;
+            }
             if Instant::now() > deadline {
                 return Err(self.not_rolled_out(&deployment.title()).await);
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// The installation's requests for a certificate that nobody has decided on.
+    async fn requests(&self) -> Result<Vec<String>, String> {
+        let Names { name, namespace, .. } = self.names;
+        let list = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+        let list = format!("{list}?labelSelector=app.kubernetes.io/name%3D{name}");
+        let requests = self.cluster.list(&list).await.map_err(|e| e.to_string())?;
+        let open = requests.iter().filter(|request| request["status"]["conditions"].is_null());
+        let names = open.filter_map(|request| request["metadata"]["name"].as_str());
+        let own = format!("{name}.{namespace}.");
+        Ok(names.filter(|request| request.starts_with(&own)).map(str::to_owned).collect())
     }
 
     async fn not_rolled_out(&self, title: &str) -> String {
@@ -181,6 +203,12 @@ impl Apply<'_> {
         };
         Settings::parse(&text, "config.yaml").map_err(|e| e.to_string())
     }
+}
+
+/// Whether the webhook's certificate is signed by a signer of the cluster.
+fn is_signed(deployment: &Value) -> bool {
+    let arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array();
+    arguments.is_some_and(|arguments| arguments.iter().any(|argument| argument == "--certificate-signer"))
 }
 
 /// One line for an object.

@@ -36,6 +36,9 @@ pub(crate) struct Install {
     /// The settings (InjectorConfig) to put into the ConfigMap, in place of those of the manifests
     #[arg(long, value_name = "FILE", conflicts_with = "tag")]
     config: Option<PathBuf>,
+    /// Have the certificate signed by the signer NAME of the cluster, in place of a CA of Outrigger's own
+    #[arg(long, value_name = "NAME", conflicts_with = "tag")]
+    certificate_signer: Option<String>,
     /// What to install besides
     #[arg(long = "with", value_name = "PART", value_enum, value_delimiter = ',', conflicts_with = "tag")]
     parts: Vec<Part>,
@@ -136,6 +139,7 @@ impl Install {
             registry: self.registry.clone(),
             replicas: self.replicas,
             settings: settings.transpose()?,
+            certificate_signer: self.certificate_signer.clone(),
             parts: self.parts.iter().copied().collect(),
         })
     }

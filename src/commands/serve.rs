@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use outrigger::certificates::{self, Files, Identity, Served, unix_now};
-use outrigger::cluster::Installation;
+use outrigger::cluster::{Installation, Signer};
 use outrigger::notice::Notices;
 use outrigger::settings::Settings;
 use outrigger::telemetry::{self, LogFormat, Metrics};
@@ -50,6 +50,13 @@ pub(crate) struct Serve {
     /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Have the certificate that the installation keeps signed by the signer NAME of the cluster, by a
+    /// CertificateSigningRequest that somebody approves, in place of a CA of its own
+    #[arg(long, value_name = "NAME", requires_all = ["installation", "certificate_authority"], conflicts_with = "cert")]
+    certificate_signer: Option<String>,
+    /// The signer's CA certificates (PEM): what API servers are to trust
+    #[arg(long, value_name = "FILE", requires = "certificate_signer")]
+    certificate_authority: Option<PathBuf>,
     /// Least severe log lines: error, warn, info, debug, trace, or a filter as in RUST_LOG, which comes first
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -87,13 +94,14 @@ impl Serve {
         let metrics_address = local_address(&sockets.1)?;
         let installation = self.installation().await?;
         let (ending, ended) = watch::channel(false);
+        let (around, told) = surroundings(installation.as_ref(), &metrics);
         let (tls, trial) = match &installation {
             Some(installation) if self.cert.is_none() => {
-                (installation.keep_certificate(&metrics, ended), None)
+                let signer = self.signer(&around.notices);
+                (installation.keep_certificate(signer, &metrics, ended), None)
             }
             _ => self.certificate(&metrics, address, source.injector.settings())?,
         };
-        let (around, told) = surroundings(installation.as_ref(), &metrics);
         let settle = if trial.is_some() || address.ip().is_loopback() { Duration::ZERO } else { SETTLE };
 
         let (phase, in_phase) = watch::channel(Phase::Serving);
@@ -133,6 +141,11 @@ impl Serve {
         let Some(name) = &self.installation else { return Ok(None) };
         let found = Installation::here(name).await;
         found.map(Some).map_err(|e| format!("--installation {name}: {e}"))
+    }
+
+    fn signer(&self, notices: &Notices) -> Option<Signer> {
+        let (name, authority) = (self.certificate_signer.clone()?, self.certificate_authority.clone()?);
+        Some(Signer { name, authority, notices: notices.clone() })
     }
 
     /// The certificate of `--cert` and `--key`, or one made in memory, with what there is to say about it.

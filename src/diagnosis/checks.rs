@@ -252,8 +252,18 @@ fn certificate(facts: &Facts) -> Result<Found, String> {
         return Ok(bad(Warning, message, remedy));
     };
     let (chain, key) = (decoded(&secret["data"]["tls.crt"]), decoded(&secret["data"]["tls.key"]));
+    let has = |key: &str| secret["data"][key].as_str().is_some_and(|text| !text.is_empty());
+    let waits = has("next.key") && !has("next.crt");
+    let approve = format!(
+        "kubectl get certificatesigningrequests -l app.kubernetes.io/name={}; kubectl certificate approve NAME",
+        names.name
+    );
     let identity = match Identity::from_pem(&chain, &key) {
         Ok(identity) => identity,
+        Err(_) if waits => {
+            let message = "there is no certificate yet: a CertificateSigningRequest waits for its signer";
+            return Ok(bad(Failed, message, approve));
+        }
         Err(problem) => return Ok(bad(Failed, format!("the Secret's certificate: {problem}"), remedy)),
     };
     let until = identity.facts().map(|facts| facts.not_after).unwrap_or_default();
@@ -276,6 +286,10 @@ fn certificate(facts: &Facts) -> Result<Found, String> {
         }
     }
     let message = format!("trusted by every caBundle, good until {}", written_date(until));
+    if waits {
+        let message = format!("{message}; a CertificateSigningRequest for the next one waits for its signer");
+        return Ok(bad(Warning, message, approve));
+    }
     Ok(if until - now < SOON_DAYS * 86_400 { bad(Warning, message, remedy) } else { ok(message) })
 }
 

@@ -104,6 +104,13 @@ fn each_fault_has_its_line_with_a_remedy() {
         ("certificate", State::Failed, "expired", |f| f.now += 91 * 86_400),
         ("certificate", State::Warning, "good until", |f| f.now += 75 * 86_400),
         ("certificate", State::Warning, "no Secret", |f| f.secret = Ok(None)),
+        ("certificate", State::Warning, "for the next one waits", |f| {
+            f.secret.as_mut().unwrap().as_mut().unwrap()["data"]["next.key"] = json!("a2V5");
+        }),
+        ("certificate", State::Failed, "no certificate yet", |f| {
+            f.secret =
+                Ok(Some(json!({"data": {"tls.crt": "", "tls.key": "", "next.crt": "", "next.key": "a2V5"}})));
+        }),
         ("settings", State::Warning, "different settings", |f| {
             f.replicas.as_mut().unwrap()[0].1 = Ok(METRICS.replace("0123", "4567"));
         }),

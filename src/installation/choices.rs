@@ -8,6 +8,34 @@ use crate::settings::Settings;
 /// Where the images of the manifests come from: nowhere but `images/build`.
 const NO_REGISTRY: &str = "localhost/";
 
+/// Refuses what cannot be chosen.
+pub(super) fn check(options: &Options) -> Result<(), Error> {
+    let Some(signer) = &options.certificate_signer else { return Ok(()) };
+    let domain = signer.split_once('/').filter(|(domain, path)| {
+        domain.contains('.')
+            && !path.is_empty()
+            && !path.contains('/')
+            && !signer.contains(char::is_whitespace)
+    });
+    if domain.is_none() {
+        return Err(Error::Option(format!(
+            "--certificate-signer {signer}: is no signerName; it has the form DOMAIN/NAME, such as example.com/serving"
+        )));
+    }
+    if signer.starts_with("kubernetes.io/") {
+        return Err(Error::Option(format!(
+            "--certificate-signer {signer}: Kubernetes' own signers sign nothing that a webhook can serve; name a signer of \
+             the cluster's own"
+        )));
+    }
+    if options.parts.contains(&Part::CertManager) {
+        return Err(Error::Option(format!(
+            "--certificate-signer {signer}: --with cert-manager makes the certificate, too; choose one of them"
+        )));
+    }
+    Ok(())
+}
+
 /// Makes the choices in one object; each is made in the kinds that it is about.
 pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Result<(), Error> {
     match object["kind"].as_str().unwrap_or_default() {
@@ -18,8 +46,22 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
         }
         "Deployment" => {
             deployment(&mut object["spec"], options);
+            let pod = &mut object["spec"]["template"]["spec"];
             if options.parts.contains(&Part::CertManager) {
-                certificate_of_files(&mut object["spec"]["template"]["spec"], names);
+                let secret = json!({"secretName": format!("{}-certificate", names.name)});
+                let arguments = [
+                    "--cert",
+                    "/etc/outrigger-certificate/tls.crt",
+                    "--key",
+                    "/etc/outrigger-certificate/tls.key",
+                ];
+                mount(pod, "certificate", ("secret", secret), &arguments);
+            }
+            if let Some(signer) = &options.certificate_signer {
+                let map = json!({"name": format!("{}-ca", names.name)});
+                let arguments =
+                    ["--certificate-signer", signer, "--certificate-authority", "/etc/outrigger-ca/ca.crt"];
+                mount(pod, "ca", ("configMap", map), &arguments);
             }
         }
         "HorizontalPodAutoscaler" => replicas_of(&mut object["spec"], options),
@@ -79,22 +121,18 @@ fn deployment(spec: &mut Value, options: &Options) {
     }
 }
 
-/// The webhook takes its certificate from files, and keeps none itself.
-fn certificate_of_files(pod: &mut Value, names: &Names) {
-    let folder = "/etc/outrigger-certificate";
+/// Gives the webhook's container the folder `/etc/outrigger-NAME` with what `source` holds, and arguments about it.
+fn mount(pod: &mut Value, name: &str, source: (&str, Value), arguments: &[&str]) {
     let mut add = |pointer: &str, items: &[Value]| {
         if let Some(list) = pod.pointer_mut(pointer).and_then(Value::as_array_mut) {
             list.extend_from_slice(items);
         }
     };
-    let [certificate, key] = ["tls.crt", "tls.key"].map(|file| json!(format!("{folder}/{file}")));
-    add("/containers/0/args", &[json!("--cert"), certificate, json!("--key"), key]);
-    add(
-        "/containers/0/volumeMounts",
-        &[json!({"name": "certificate", "mountPath": folder, "readOnly": true})],
-    );
-    let secret = json!({"secretName": format!("{}-certificate", names.name)});
-    add("/volumes", &[json!({"name": "certificate", "secret": secret})]);
+    let arguments: Vec<Value> = arguments.iter().map(|argument| json!(argument)).collect();
+    add("/containers/0/args", &arguments);
+    let folder = format!("/etc/outrigger-{name}");
+    add("/containers/0/volumeMounts", &[json!({"name": name, "mountPath": folder, "readOnly": true})]);
+    add("/volumes", &[json!({"name": name, (source.0): source.1})]);
 }
 
 fn replicas_of(spec: &mut Value, options: &Options) {

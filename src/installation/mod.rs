@@ -64,6 +64,8 @@ pub struct Options {
     pub replicas: Option<u32>,
     /// The settings (InjectorConfig), in place of those of the manifests.
     pub settings: Option<String>,
+    /// The `signerName` of the signer of the cluster who signs the certificate, in place of a CA of Outrigger's own.
+    pub certificate_signer: Option<String>,
     /// What is installed besides.
     pub parts: BTreeSet<Part>,
 }
@@ -76,6 +78,7 @@ impl Default for Options {
             registry: None,
             replicas: None,
             settings: None,
+            certificate_signer: None,
             parts: BTreeSet::new(),
         }
     }
@@ -120,11 +123,17 @@ impl Object {
 /// The objects of an installation, in the order in which they are applied. The registration is the last.
 ///
 /// # Errors
-/// [`Error::Option`]: a name that Kubernetes does not take, settings that are refused or that are another revision's.
+/// [`Error::Option`]: a name that Kubernetes does not take, settings that are refused or that are another revision's, two
+/// options that exclude each other.
 pub fn objects(options: &Options) -> Result<Vec<Object>, Error> {
+    choices::check(options)?;
+    all(options)
+}
+
+fn all(options: &Options) -> Result<Vec<Object>, Error> {
     let names = Names::new(&options.revision, &options.namespace)?;
     let mut objects = Vec::new();
-    for text in parts::texts(&options.parts) {
+    for text in parts::texts(options) {
         for document in manifest::split(text.as_bytes()) {
             let value = document.parse().map_err(|e| Error::Manifest(e.to_string()))?;
             let Some(original) = value else { continue };

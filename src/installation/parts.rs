@@ -1,6 +1,6 @@
 //! The manifests, embedded: those of every installation, and those that are asked for.
 
-use std::collections::BTreeSet;
+use super::Options;
 
 /// What can be installed besides. Its name is that of its folder in `manifests/options`, or in `certs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -44,8 +44,12 @@ const PARTS: [(Part, &str); 6] = [
 /// The registration. It comes last, so that no pod is sent to a webhook that is not there.
 pub(super) const REGISTRATION: &str = manifest!("3-registration.yaml");
 
+/// What a signer of the cluster is asked with.
+const SIGNER: &str = include_str!("../../certs/signer/signer.yaml");
+
 /// The files of an installation, in order.
-pub(super) fn texts(parts: &BTreeSet<Part>) -> impl Iterator<Item = &'static str> {
-    let chosen = PARTS.iter().filter(|(part, _)| parts.contains(part)).map(|(_, text)| *text);
-    BEFORE.into_iter().chain(chosen).chain([REGISTRATION])
+pub(super) fn texts(options: &Options) -> impl Iterator<Item = &'static str> {
+    let chosen = PARTS.iter().filter(|(part, _)| options.parts.contains(part)).map(|(_, text)| *text);
+    let signer = options.certificate_signer.as_ref().map(|_| SIGNER);
+    BEFORE.into_iter().chain(chosen).chain(signer).chain([REGISTRATION])
 }

@@ -6,23 +6,25 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::tag::TAG_LABEL;
-use super::{Error, Names, Object, Options, Part, objects};
+use super::{Error, Names, Object, Options, Part, all};
 
 /// What is deleted of an installation, in order: the registration first, so that no pod is sent to a webhook that is
 /// gone. All parts are in it, whichever were installed, and what the webhook makes itself. The namespace is not: it may
 /// hold other installations, and what is the operator's own.
 ///
 /// # Errors
-/// As [`objects`].
+/// As [`super::objects`].
 pub fn removal(names: &Names) -> Result<Vec<Object>, Error> {
     let parts: BTreeSet<Part> = Part::value_variants().iter().copied().collect();
     let options = Options {
         revision: names.revision.clone(),
         namespace: names.namespace.clone(),
+        certificate_signer: Some(String::new()),
         parts,
         ..Options::default()
     };
-    let installed = objects(&options)?;
+    // Even of options that exclude each other.
+    let installed = all(&options)?;
     let installed = installed.iter().rev().filter(|object| object.kind() != "Namespace");
     let mut installed: Vec<_> = installed.map(|object| &object.value).collect();
     // The webhook serves for a while after its end has begun; the way to it stays for as long.

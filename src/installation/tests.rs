@@ -19,6 +19,13 @@ fn canary() -> Options {
     }
 }
 
+/// The same, with a certificate by a signer.
+fn signed() -> Options {
+    let mut parts = all_parts();
+    parts.remove(&Part::CertManager);
+    Options { certificate_signer: Some("example.com/serving".to_owned()), parts, ..canary() }
+}
+
 fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object.kind() == kind).map(|object| &object.value).collect()
 }
@@ -45,14 +52,14 @@ fn the_registration_comes_last_and_holds_no_bundle() {
 
 #[test]
 fn another_revision_has_names_of_its_own_everywhere() {
-    let objects = objects(&canary()).unwrap();
+    let objects = [objects(&canary()).unwrap(), objects(&signed()).unwrap()].concat();
     for object in &objects {
         let metadata = &object.value["metadata"];
         let name = metadata["name"].as_str().unwrap();
         match object.kind() {
             "Namespace" => assert_eq!(name, "mesh"),
             _ => {
-                let of = ["", "-dashboard", "-ca", "-self-signed"];
+                let of = ["", "-certificate-signer", "-dashboard", "-ca", "-self-signed"];
                 assert!(of.iter().any(|suffix| name == format!("outrigger-canary{suffix}")), "{name}");
             }
         }
@@ -265,7 +272,7 @@ fn the_registration_goes_first_and_the_namespace_stays() {
     let kinds: Vec<_> = removed.iter().map(Object::kind).collect();
     assert_eq!(kinds[0], "MutatingWebhookConfiguration");
     assert!(!kinds.contains(&"Namespace"), "{kinds:?}");
-    let installed = objects(&canary()).unwrap();
+    let installed = [objects(&canary()).unwrap(), objects(&signed()).unwrap()].concat();
     for object in installed.iter().filter(|object| object.kind() != "Namespace") {
         assert!(removed.iter().any(|removed| removed.title() == object.title()), "{}", object.title());
     }
@@ -313,5 +320,46 @@ fn the_certificate_of_cert_manager_is_the_one_that_the_webhook_reads_and_the_reg
         let arguments = pod["containers"][0]["args"].as_array().unwrap();
         let (certificate, key) = (json!(format!("{folder}/tls.crt")), json!(format!("{folder}/tls.key")));
         assert!(arguments.ends_with(&[json!("--cert"), certificate, json!("--key"), key]), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_signers_certificate_is_asked_for_by_the_webhook_and_its_ca_is_a_config_map() {
+    let objects = objects(&signed()).unwrap();
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    let arguments = pod["containers"][0]["args"].as_array().unwrap();
+    let asked = [
+        "--certificate-signer",
+        "example.com/serving",
+        "--certificate-authority",
+        "/etc/outrigger-ca/ca.crt",
+    ];
+    assert!(arguments.ends_with(&asked.map(|argument| json!(argument))), "{arguments:?}");
+    let mount = json!({"name": "ca", "mountPath": "/etc/outrigger-ca", "readOnly": true});
+    assert_eq!(pod["containers"][0]["volumeMounts"][1], mount);
+    assert_eq!(pod["volumes"][1], json!({"name": "ca", "configMap": {"name": "outrigger-canary-ca"}}));
+    let may = |objects: &[Object]| {
+        let rules = of_kind(objects, "ClusterRole")
+            .into_iter()
+            .flat_map(|role| role["rules"].as_array().unwrap().clone());
+        rules
+            .filter(|rule| rule["apiGroups"][0] == "certificates.k8s.io")
+            .map(|rule| rule["verbs"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(may(&objects), [json!(["create", "get"])]);
+    assert_eq!(may(&super::objects(&canary()).unwrap()), Vec::<Value>::new());
+    for (signer, parts, why) in [
+        ("serving", BTreeSet::new(), "has the form DOMAIN/NAME"),
+        ("example/serving", BTreeSet::new(), "has the form DOMAIN/NAME"),
+        ("kubernetes.io/kubelet-serving", BTreeSet::new(), "Kubernetes' own signers"),
+        ("example.com/serving", all_parts(), "choose one of them"),
+    ] {
+        let options = Options { certificate_signer: Some(signer.to_owned()), parts, ..canary() };
+        let message = super::objects(&options).unwrap_err().to_string();
+        assert!(
+            message.starts_with(&format!("--certificate-signer {signer}: ")) && message.contains(why),
+            "{message}"
+        );
     }
 }

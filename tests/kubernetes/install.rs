@@ -44,8 +44,21 @@ impl Installation {
     }
 
     /// Installs a revision with so many replicas and these settings.
-    pub fn new(revision: &str, replicas: u32, mut settings: Value) -> Installation {
+    pub fn new(revision: &str, replicas: u32, settings: Value) -> Installation {
         let namespace = Namespace::create(revision, json!({}));
+        let installation = Installation::applied(namespace, revision, replicas, settings, &[]);
+        installation.works();
+        installation
+    }
+
+    /// Applies the objects of a revision, with these options of `outrigger install`; nothing is waited for.
+    pub fn applied(
+        namespace: Namespace,
+        revision: &str,
+        replicas: u32,
+        mut settings: Value,
+        options: &[&str],
+    ) -> Installation {
         settings["revision"] = json!(revision);
         settings["installationNamespace"] = json!(namespace.name);
         settings["values"]["images"] =
@@ -54,13 +67,15 @@ impl Installation {
         std::fs::write(&file, settings.to_string()).unwrap();
         let which = ["--revision", revision, "--namespace", &namespace.name];
         let how = ["--replicas", &replicas.to_string(), "--config", file.path().to_str().unwrap()];
-        let objects = outrigger(&[&["install"], &which[..], &how].concat()).stdout;
+        let objects = outrigger(&[&["install"], &which[..], &how, options].concat()).stdout;
         try_kubectl(&["apply", "--filename=-"], &objects).expect("applied");
-        let name = format!("outrigger-{revision}");
-        rolled_out(&namespace.name, &name);
-        let installation = Installation { name, revision: revision.to_owned(), namespace };
-        answers(&installation.pods());
-        installation
+        Installation { name: format!("outrigger-{revision}"), revision: revision.to_owned(), namespace }
+    }
+
+    /// Waits until it injects.
+    pub fn works(&self) {
+        rolled_out(&self.namespace.name, &self.name);
+        answers(&self.pods());
     }
 
     /// A namespace whose pods this installation's webhook sees.
@@ -78,8 +93,9 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         // The rest goes with its namespace.
+        let label = format!("--selector=app.kubernetes.io/name={}", self.name);
         for kind in ["mutatingwebhookconfiguration", "clusterrolebinding", "clusterrole"] {
-            let _ = try_kubectl(&["delete", kind, &self.name], "");
+            let _ = try_kubectl(&["delete", kind, &label], "");
         }
     }
 }

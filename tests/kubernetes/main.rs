@@ -21,6 +21,7 @@ mod packaging;
 mod pods;
 mod policy;
 mod services;
+mod signer;
 mod stream;
 mod traffic;
 mod workloads;

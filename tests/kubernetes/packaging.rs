@@ -73,6 +73,11 @@ fn the_chart_has_the_objects_of_install() {
         &helm("outrigger-system", &["--set", "certManager=true"]),
         &without_namespace(&install(&certificate)),
     );
+    let signer = "signer.example/webhooks";
+    assert_same(
+        &helm("outrigger-system", &["--set", &format!("certificateSigner={signer}")]),
+        &without_namespace(&install(&["--certificate-signer", signer])),
+    );
     for replicas in ["2", "12"] {
         let set = format!(
             "{VALUES},certManager=true,revision=canary,registry=registry.example/mesh,replicas={replicas}"
@@ -118,6 +123,9 @@ fn the_chart_refuses_what_install_refuses() {
         ("tags={default}", "tags"),
         ("tags={canary},revision=canary", "tags: canary is the revision's own name"),
         ("colour=blue", "colour"),
+        ("certificateSigner=serving", "certificateSigner"),
+        ("certificateSigner=kubernetes.io/kubelet-serving", "certificateSigner"),
+        ("certificateSigner=example.com/serving,certManager=true", "choose one of them"),
         ("settings=revision: canary", "settings: write `revision: default` into them"),
         ("settings=installationNamespace: other", "settings: write `installationNamespace: mesh` into them"),
     ] {
@@ -137,5 +145,7 @@ fn the_kustomizations_have_the_objects_of_install() {
     assert_same(&kustomize("manifests"), &install(&[]));
     assert_same(&kustomize("overlays/production"), &install(&["--with", PARTS]));
     assert_same(&kustomize("overlays/cert-manager"), &install(&["--with", "cert-manager"]));
+    let signer = ["--certificate-signer", "signer.example/webhooks"];
+    assert_same(&kustomize("overlays/certificate-signer"), &install(&signer));
     assert_same(&kustomize("overlays/canary"), &without_namespace(&install(&["--revision", "canary"])));
 }
