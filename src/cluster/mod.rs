@@ -15,6 +15,7 @@ mod running;
 mod serving;
 mod signer;
 mod survey;
+mod wanting;
 mod watches;
 
 use std::path::PathBuf;
@@ -30,10 +31,11 @@ use serde_json::Value;
 
 pub use installation::Installation;
 pub use keeper::ROTATE_ANNOTATION;
-pub use restart::{Left, is_rolled_out, restart};
+pub use restart::{How, Left, is_rolled_out, restart};
 pub use running::Running;
 pub use signer::Signer;
 pub use survey::survey;
+pub use wanting::wanting;
 
 /// Which cluster, in kubectl's words.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use outrigger::installation::{self, DEFAULT_REVISION, Names, Options, Part, Tag};
+use outrigger::installation::{self, DEFAULT_REVISION, Names, Options, Part, Repair, Tag};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 
 use super::apply::Apply;
@@ -39,6 +39,9 @@ pub(crate) struct Install {
     /// Have the certificate signed by the signer NAME of the cluster, in place of a CA of Outrigger's own
     #[arg(long, value_name = "NAME", conflicts_with = "tag")]
     certificate_signer: Option<String>,
+    /// Install a controller for pods that came in without a sidecar, or have an old one
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "tag")]
+    repair: Option<Repair>,
     /// What to install besides
     #[arg(long = "with", value_name = "PART", value_enum, value_delimiter = ',', conflicts_with = "tag")]
     parts: Vec<Part>,
@@ -140,6 +143,7 @@ impl Install {
             replicas: self.replicas,
             settings: settings.transpose()?,
             certificate_signer: self.certificate_signer.clone(),
+            repair: self.repair,
             parts: self.parts.iter().copied().collect(),
         })
     }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use outrigger::cluster::{Cluster, Error, Left, is_rolled_out, restart, survey};
-use outrigger::diagnosis::wanting;
+use outrigger::cluster::{Cluster, Error, How, Left, is_rolled_out, restart, wanting};
 use outrigger::installation::{DEFAULT_REVISION, Names};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 use outrigger::sidecars::{Want, Workload};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::cluster::ClusterFlags;
 use super::output;
@@ -24,8 +24,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 ///
 /// Such pods came in while the webhook was away, or before an upgrade. Without --restart nothing is changed. With it,
 /// their Deployments, StatefulSets and DaemonSets are restarted as by kubectl rollout restart, one after the other, each
-/// when the one before is ready again. A workload that a PodDisruptionBudget protects now is left alone, and so are Jobs
-/// and bare pods, which nobody makes anew.
+/// when the one before is ready again. A workload that a PodDisruptionBudget protects now is left alone, and so is one that
+/// is being rolled out; and Jobs and bare pods, which nobody makes anew. With --every, what was restarted less than an hour
+/// ago is left, too.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   outrigger repair
@@ -68,21 +69,26 @@ enum OutputFlag {
 impl Repair {
     /// Runs the command.
     pub(crate) fn run(self) -> ExitCode {
+        let Some(seconds) = self.every else { return self.reported() };
+        let stopped = std::thread::Builder::new().name("signals".to_owned()).spawn(stop);
+        if let Err(error) = stopped {
+            eprintln!("outrigger: cannot start a thread: {error}");
+            return ExitCode::FAILURE;
+        }
         loop {
-            let code = rewrite::reported(|report| self.once(report).map(|()| String::new()));
-            let Some(seconds) = self.every else { return code };
+            self.reported();
             std::thread::sleep(Duration::from_secs(seconds));
         }
     }
 
+    fn reported(&self) -> ExitCode {
+        rewrite::reported(|report| self.once(report).map(|()| String::new()))
+    }
+
     fn once(&self, report: &mut Report) -> Result<(), String> {
         let names = Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())?;
-        let facts = self.cluster.ask(async |cluster| Ok(survey(cluster, &names).await))?;
         let only: BTreeSet<&str> = self.only.iter().map(String::as_str).collect();
-        let found: Vec<Workload> = wanting(&facts)?
-            .into_iter()
-            .filter(|workload| only.is_empty() || only.contains(workload.namespace.as_str()))
-            .collect();
+        let found = self.cluster.ask(async |cluster| Ok(wanting(cluster, &names, &only).await))??;
         if self.output == OutputFlag::Json {
             let text = format!("{:#}\n", json!(found));
             output::write(None, text.as_bytes())?;
@@ -105,13 +111,27 @@ impl Repair {
         };
         let (title, what) =
             (workload.title(), format!("{} {what}", super::report::counted(workload.pods.len(), "pod")));
-        match restart(cluster, workload, !self.restart).await? {
+        let how = How { dry_run: !self.restart, alone: self.every.is_some() };
+        match restart(cluster, workload, how).await? {
             Some(Left::Kind) => {
                 let detail = format!("{what}; nobody makes it anew: delete it, and create it again");
                 report.workload(&title, Outcome::Left, "left", detail);
             }
             Some(Left::Budget(budget)) => {
                 let detail = format!("{what}; the PodDisruptionBudget {budget} allows no disruption now");
+                report.workload(&title, Outcome::Left, "left", detail);
+            }
+            Some(Left::RollingOut) => {
+                let detail = format!(
+                    "{what}; its pods are being replaced now, or cannot be: look at its rollout status"
+                );
+                report.workload(&title, Outcome::Left, "left", detail);
+            }
+            Some(Left::Recently) => {
+                let detail = format!(
+                    "{what}, though it was restarted less than an hour ago: outrigger explain says why of a pod; it is \
+                     restarted again after the hour"
+                );
                 report.workload(&title, Outcome::Left, "left", detail);
             }
             None if !self.restart => report.workload(&title, Outcome::Left, "to be restarted", what),
@@ -135,4 +155,25 @@ impl Repair {
         }
         Ok(true)
     }
+}
+
+/// Ends the program on SIGTERM or SIGINT, which a container's first process is not ended by otherwise. Nothing is left half
+/// done: a restart is one patch.
+fn stop() {
+    let signalled = || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                interrupted = tokio::signal::ctrl_c() => interrupted?,
+            }
+            Ok(())
+        })
+    };
+    if let Err(error) = signalled() {
+        eprintln!("outrigger: cannot handle signals: {error}");
+        std::process::exit(1);
+    }
+    std::process::exit(0)
 }

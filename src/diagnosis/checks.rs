@@ -372,8 +372,8 @@ fn old(facts: &Facts) -> Result<Found, String> {
     sidecars(facts, Want::Old, "have another sidecar than they would get")
 }
 
-/// See [`super::wanting`].
-pub(super) fn wanting(facts: &Facts) -> Result<Vec<Workload>, String> {
+/// The workloads with pods that have no sidecar, or an old one.
+fn wanting(facts: &Facts) -> Result<Vec<Workload>, String> {
     let pods = facts.pods.as_ref().map_err(Clone::clone)?;
     let namespaces = facts.namespaces.as_ref().map_err(Clone::clone)?;
     let map = facts.settings.as_ref().map_err(Clone::clone)?;

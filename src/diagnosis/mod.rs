@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::installation::Names;
-use crate::sidecars::Workload;
 
 /// What was asked, and what came of it: the answer, or why there is none.
 pub type Asked<T> = Result<T, String>;
@@ -97,14 +96,6 @@ pub fn diagnose(facts: &Facts) -> Vec<Line> {
             Line { check, state, message, remedy }
         })
         .collect()
-}
-
-/// The workloads with pods that have no sidecar, or an old one.
-///
-/// # Errors
-/// What is not known of the cluster.
-pub fn wanting(facts: &Facts) -> Result<Vec<Workload>, String> {
-    checks::wanting(facts)
 }
 
 /// Whether a namespace asks for injection by this installation, by itself or by one of its tags. One that is about to go

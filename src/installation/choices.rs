@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Error, Names, Options, Part, registration};
+use super::{Error, Names, Options, Part, Repair, registration};
 use crate::settings::Settings;
 
 /// Where the images of the manifests come from: nowhere but `images/build`.
@@ -45,24 +45,10 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
             }
         }
         "Deployment" => {
-            deployment(&mut object["spec"], options);
-            let pod = &mut object["spec"]["template"]["spec"];
-            if options.parts.contains(&Part::CertManager) {
-                let secret = json!({"secretName": format!("{}-certificate", names.name)});
-                let arguments = [
-                    "--cert",
-                    "/etc/outrigger-certificate/tls.crt",
-                    "--key",
-                    "/etc/outrigger-certificate/tls.key",
-                ];
-                mount(pod, "certificate", ("secret", secret), &arguments);
-            }
-            if let Some(signer) = &options.certificate_signer {
-                let map = json!({"name": format!("{}-ca", names.name)});
-                let arguments =
-                    ["--certificate-signer", signer, "--certificate-authority", "/etc/outrigger-ca/ca.crt"];
-                mount(pod, "ca", ("configMap", map), &arguments);
-            }
+            let own = object["metadata"]["name"] == *names.name;
+            let spec = &mut object["spec"];
+            images(&mut spec["template"]["spec"], options);
+            if own { webhook(spec, options, names) } else { repair(&mut spec["template"]["spec"], options) }
         }
         "HorizontalPodAutoscaler" => replicas_of(&mut object["spec"], options),
         "MutatingWebhookConfiguration" => {
@@ -102,7 +88,17 @@ fn settings(built_in: &str, options: &Options, names: &Names) -> Result<String, 
     Ok(chosen)
 }
 
-fn deployment(spec: &mut Value, options: &Options) {
+/// Takes the images from where they are.
+fn images(pod: &mut Value, options: &Options) {
+    let Some(registry) = &options.registry else { return };
+    for container in pod["containers"].as_array_mut().into_iter().flatten() {
+        if let Some(image) = container["image"].as_str() {
+            container["image"] = image.replace(NO_REGISTRY, &prefix(registry)).into();
+        }
+    }
+}
+
+fn webhook(spec: &mut Value, options: &Options, names: &Names) {
     if let Some(replicas) = options.replicas {
         spec["replicas"] = replicas.into();
     }
@@ -112,12 +108,30 @@ fn deployment(spec: &mut Value, options: &Options) {
         // From now on it is the autoscaler's; applying the Deployment again would take it back.
         fields.shift_remove("replicas");
     }
-    if let Some(registry) = &options.registry {
-        for container in spec["template"]["spec"]["containers"].as_array_mut().into_iter().flatten() {
-            if let Some(image) = container["image"].as_str() {
-                container["image"] = image.replace(NO_REGISTRY, &prefix(registry)).into();
-            }
-        }
+    let pod = &mut spec["template"]["spec"];
+    if options.parts.contains(&Part::CertManager) {
+        let secret = json!({"secretName": format!("{}-certificate", names.name)});
+        let folder = "/etc/outrigger-certificate";
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|file| format!("{folder}/{file}"));
+        mount(pod, "certificate", ("secret", secret), &["--cert", &certificate, "--key", &key]);
+    }
+    if let Some(signer) = &options.certificate_signer {
+        let map = json!({"name": format!("{}-ca", names.name)});
+        let arguments =
+            ["--certificate-signer", signer, "--certificate-authority", "/etc/outrigger-ca/ca.crt"];
+        mount(pod, "ca", ("configMap", map), &arguments);
+    }
+}
+
+/// Tells the repair controller its revision, and whether it restarts.
+fn repair(pod: &mut Value, options: &Options) {
+    let Some(arguments) = pod["containers"][0]["args"].as_array_mut() else { return };
+    let revision = arguments.iter().position(|argument| argument == "--revision").map(|flag| flag + 1);
+    if let Some(revision) = revision.and_then(|place| arguments.get_mut(place)) {
+        *revision = options.revision.as_str().into();
+    }
+    if options.repair == Some(Repair::Restart) {
+        arguments.push("--restart".into());
     }
 }
 

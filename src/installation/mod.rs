@@ -28,7 +28,7 @@ use crate::settings::INSTALLATION_NAMESPACE;
 use crate::{manifest, yaml};
 
 pub use names::Names;
-pub use parts::Part;
+pub use parts::{Part, Repair};
 pub use removal::{removal, tags_of};
 pub use sidecars::Sidecars;
 pub use tag::{TAG_LABEL, Tag};
@@ -66,6 +66,8 @@ pub struct Options {
     pub settings: Option<String>,
     /// The `signerName` of the signer of the cluster who signs the certificate, in place of a CA of Outrigger's own.
     pub certificate_signer: Option<String>,
+    /// The controller for pods that came in without a sidecar.
+    pub repair: Option<Repair>,
     /// What is installed besides.
     pub parts: BTreeSet<Part>,
 }
@@ -79,6 +81,7 @@ impl Default for Options {
             replicas: None,
             settings: None,
             certificate_signer: None,
+            repair: None,
             parts: BTreeSet::new(),
         }
     }

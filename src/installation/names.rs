@@ -9,7 +9,8 @@ use crate::settings::INSTALLATION_NAMESPACE;
 /// Name of the installation of the default revision, as the manifests have it.
 const NAME: &str = "outrigger";
 /// What follows the installation's name in those of some objects.
-const SUFFIXES: [&str; 5] = ["certificate", "certificate-signer", "dashboard", "ca", "self-signed"];
+const SUFFIXES: [&str; 7] =
+    ["certificate", "certificate-signer", "dashboard", "ca", "repair", "repair-restart", "self-signed"];
 /// Fields whose value is not the installation's name, though it reads the same.
 const KEPT: [&str; 1] = ["app.kubernetes.io/part-of"];
 /// Lists whose members have names of their own.

@@ -44,6 +44,18 @@ const PARTS: [(Part, &str); 6] = [
 /// The registration. It comes last, so that no pod is sent to a webhook that is not there.
 pub(super) const REGISTRATION: &str = manifest!("3-registration.yaml");
 
+/// What becomes of pods that came in without a sidecar, or have an old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Repair {
+    /// A controller says which they are
+    Report,
+    /// And restarts the workloads that make them
+    Restart,
+}
+
+const REPAIR: &str = manifest!("options/repair/repair.yaml");
+const RESTART: &str = manifest!("options/repair-restart/repair-restart.yaml");
+
 /// What a signer of the cluster is asked with.
 const SIGNER: &str = include_str!("../../certs/signer/signer.yaml");
 
@@ -51,5 +63,7 @@ const SIGNER: &str = include_str!("../../certs/signer/signer.yaml");
 pub(super) fn texts(options: &Options) -> impl Iterator<Item = &'static str> {
     let chosen = PARTS.iter().filter(|(part, _)| options.parts.contains(part)).map(|(_, text)| *text);
     let signer = options.certificate_signer.as_ref().map(|_| SIGNER);
-    BEFORE.into_iter().chain(chosen).chain(signer).chain([REGISTRATION])
+    let repair = options.repair.map(|_| REPAIR);
+    let restart = options.repair.filter(|repair| *repair == Repair::Restart).map(|_| RESTART);
+    BEFORE.into_iter().chain(chosen).chain(signer).chain(repair).chain(restart).chain([REGISTRATION])
 }

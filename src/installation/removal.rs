@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::tag::TAG_LABEL;
-use super::{Error, Names, Object, Options, Part, all};
+use super::{Error, Names, Object, Options, Part, Repair, all};
 
 /// What is deleted of an installation, in order: the registration first, so that no pod is sent to a webhook that is
 /// gone. All parts are in it, whichever were installed, and what the webhook makes itself. The namespace is not: it may
@@ -20,6 +20,7 @@ pub fn removal(names: &Names) -> Result<Vec<Object>, Error> {
         revision: names.revision.clone(),
         namespace: names.namespace.clone(),
         certificate_signer: Some(String::new()),
+        repair: Some(Repair::Restart),
         parts,
         ..Options::default()
     };

@@ -19,11 +19,16 @@ fn canary() -> Options {
     }
 }
 
-/// The same, with a certificate by a signer.
+/// The same, with a certificate by a signer, and with repair.
 fn signed() -> Options {
     let mut parts = all_parts();
     parts.remove(&Part::CertManager);
-    Options { certificate_signer: Some("example.com/serving".to_owned()), parts, ..canary() }
+    Options {
+        certificate_signer: Some("example.com/serving".to_owned()),
+        repair: Some(Repair::Restart),
+        parts,
+        ..canary()
+    }
 }
 
 fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Value> {
@@ -59,14 +64,25 @@ fn another_revision_has_names_of_its_own_everywhere() {
         match object.kind() {
             "Namespace" => assert_eq!(name, "mesh"),
             _ => {
-                let of = ["", "-certificate-signer", "-dashboard", "-ca", "-self-signed"];
+                let of = [
+                    "",
+                    "-certificate-signer",
+                    "-dashboard",
+                    "-ca",
+                    "-repair",
+                    "-repair-restart",
+                    "-self-signed",
+                ];
                 assert!(of.iter().any(|suffix| name == format!("outrigger-canary{suffix}")), "{name}");
             }
         }
         let namespace = metadata["namespace"].as_str();
         assert!(namespace.is_none_or(|namespace| namespace == "mesh"), "{namespace:?}");
         // The namespace may be that of several installations.
-        let own = (object.kind() != "Namespace").then_some("outrigger-canary");
+        let own = (object.kind() != "Namespace").then_some(match name {
+            "outrigger-canary-repair" | "outrigger-canary-repair-restart" => "outrigger-canary-repair",
+            _ => "outrigger-canary",
+        });
         assert_eq!(metadata["labels"]["app.kubernetes.io/name"].as_str(), own, "{}", object.title());
         assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], "outrigger", "{}", object.title());
         assert!(!object.value.to_string().contains("outrigger-system"), "{}", object.title());
@@ -362,4 +378,40 @@ fn the_signers_certificate_is_asked_for_by_the_webhook_and_its_ca_is_a_config_ma
             "{message}"
         );
     }
+}
+
+#[test]
+fn the_repair_controller_restarts_nothing_unless_it_is_told_to() {
+    let installed = |repair| {
+        let options = Options { registry: Some("registry.example".to_owned()), repair, ..canary() };
+        objects(&options).unwrap()
+    };
+    let verbs = |objects: &[Object]| {
+        let roles = of_kind(objects, "ClusterRole").into_iter();
+        let roles = roles.filter(|role| role["metadata"]["name"].as_str().unwrap().contains("repair"));
+        let rules = roles.flat_map(|role| role["rules"].as_array().unwrap().clone());
+        let verbs = rules.flat_map(|rule| rule["verbs"].as_array().unwrap().clone());
+        verbs.map(|verb| verb.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let container = |objects: &[Object]| {
+        let deployment = of_kind(objects, "Deployment")[1].clone();
+        assert_eq!(deployment["metadata"]["name"], "outrigger-canary-repair");
+        // The webhook's Service must not lead to it.
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        assert_ne!(
+            labels["app.kubernetes.io/name"],
+            of_kind(objects, "Service")[0]["spec"]["selector"]["app.kubernetes.io/name"]
+        );
+        assert_eq!(deployment["spec"]["replicas"], 1);
+        deployment["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    assert_eq!(of_kind(&installed(None), "Deployment").len(), 1);
+    let (report, restart) = (installed(Some(Repair::Report)), installed(Some(Repair::Restart)));
+    let arguments = json!(["repair", "--namespace", "mesh", "--revision", "canary", "--every", "300"]);
+    assert_eq!(container(&report)["args"], arguments);
+    let image = format!("registry.example/outrigger:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(container(&report)["image"], json!(image));
+    assert_eq!(verbs(&report), BTreeSet::from(["get", "list"].map(str::to_owned)));
+    assert_eq!(container(&restart)["args"].as_array().unwrap().last(), Some(&json!("--restart")));
+    assert_eq!(verbs(&restart), BTreeSet::from(["get", "list", "patch"].map(str::to_owned)));
 }

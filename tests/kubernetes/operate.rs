@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, kubectl, outrigger, run_outrigger, until};
+use crate::cluster::{Namespace, kubectl, outrigger, run_outrigger, try_kubectl, until};
 use crate::install::Installation;
 use crate::pods;
 
@@ -93,4 +93,70 @@ fn what_missed_its_sidecar_is_found_and_restarted() {
         let states = ["replicas", "injection"].map(|check| line(&report, check)["state"].clone());
         if !status.success() && states == ["failed", "failed"] { Ok(()) } else { Err(format!("{report:#}")) }
     });
+}
+
+#[test]
+fn the_controller_reports_until_it_is_let_to_restart_what_makes_the_pods() {
+    // Pods of before the namespace asked for injection; one of them is nobody's.
+    let before = Namespace::create("before", json!({}));
+    before.create_object(&deployment("web"));
+    let bare = before.create_object(&pods::stored("bare")).json();
+    before.wait("condition=Available", "deployment/web");
+    let namespace = Namespace::create("mended", json!({}));
+    let report = ["--repair", "report"];
+    let installation = Installation::applied(namespace, "mended", 1, json!({}), &report);
+    installation.works();
+    kubectl(&["label", "namespace", &before.name, "istio.io/rev=mended"]);
+    let name = "outrigger-mended-repair";
+    let apply = |repair: &str| {
+        let which = ["--revision", "mended", "--namespace", &installation.namespace.name];
+        let how = ["--replicas", "1", "--repair", repair];
+        let objects = outrigger(&[&["install"], &which[..], &how].concat()).stdout;
+        let mut objects: Vec<Value> = outrigger::manifest::split(objects.as_bytes())
+            .iter()
+            .filter_map(|document| document.parse().unwrap())
+            .filter(|object: &Value| object["metadata"]["name"].as_str().unwrap().starts_with(name))
+            .collect();
+        // It looks again sooner than in five minutes.
+        for object in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
+            let arguments =
+                object["spec"]["template"]["spec"]["containers"][0]["args"].as_array_mut().unwrap();
+            let every = arguments.iter_mut().find(|argument| *argument == "300").unwrap();
+            *every = json!("1");
+        }
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        try_kubectl(&["apply", "--filename=-"], &list.to_string()).expect("applied");
+        crate::install::rolled_out(&installation.namespace.name, name);
+    };
+    let logs = || installation.namespace.try_kubectl(&["logs", &format!("deployment/{name}")], "");
+    let says = |wanted: &str| {
+        until(wanted, || match logs()?.stdout {
+            log if log.contains(wanted) => Ok(()),
+            log => Err(log),
+        });
+    };
+    let (web, bare_pod) =
+        (format!("Deployment {}/web: ", before.name), format!("Pod {}/bare: ", before.name));
+    apply("report");
+    says(&format!("{web}to be restarted"));
+    says(&format!("{bare_pod}left"));
+    let [pod] = before.pods("app=web").try_into().unwrap();
+    assert!(!pods::injected(&pod) && pod["metadata"]["deletionTimestamp"].is_null());
+
+    apply("restart");
+    until("only the new pod", || match before.pods("app=web").as_slice() {
+        [pod] if pods::injected(pod) => Ok(()),
+        others => Err(format!("{} pods", others.len())),
+    });
+    says(&format!("{web}restarted"));
+    says(&format!("{bare_pod}left"));
+    assert_eq!(before.get("pod", "bare")["metadata"]["uid"], bare["metadata"]["uid"]);
+
+    // It ends when it is told to, before it would be killed.
+    let [pod] = installation.namespace.pods(&format!("app.kubernetes.io/name={name}")).try_into().unwrap();
+    let pod = pod["metadata"]["name"].as_str().unwrap();
+    let watched = installation
+        .namespace
+        .try_kubectl(&["delete", "pod", pod, "--grace-period=600", "--timeout=120s"], "");
+    watched.expect("it ends by itself");
 }

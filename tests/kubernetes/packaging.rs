@@ -78,6 +78,12 @@ fn the_chart_has_the_objects_of_install() {
         &helm("outrigger-system", &["--set", &format!("certificateSigner={signer}")]),
         &without_namespace(&install(&["--certificate-signer", signer])),
     );
+    for repair in ["report", "restart"] {
+        let set = format!("repair={repair},revision=canary,registry=registry.example/mesh");
+        let which = ["--revision", "canary", "--namespace", "mesh", "--registry", "registry.example/mesh"];
+        let installed = install(&[&which[..], &["--repair", repair]].concat());
+        assert_same(&helm("mesh", &["--set", &set]), &without_namespace(&installed));
+    }
     for replicas in ["2", "12"] {
         let set = format!(
             "{VALUES},certManager=true,revision=canary,registry=registry.example/mesh,replicas={replicas}"
@@ -123,6 +129,7 @@ fn the_chart_refuses_what_install_refuses() {
         ("tags={default}", "tags"),
         ("tags={canary},revision=canary", "tags: canary is the revision's own name"),
         ("colour=blue", "colour"),
+        ("repair=true", "repair"),
         ("certificateSigner=serving", "certificateSigner"),
         ("certificateSigner=kubernetes.io/kubelet-serving", "certificateSigner"),
         ("certificateSigner=example.com/serving,certManager=true", "choose one of them"),
@@ -147,5 +154,6 @@ fn the_kustomizations_have_the_objects_of_install() {
     assert_same(&kustomize("overlays/cert-manager"), &install(&["--with", "cert-manager"]));
     let signer = ["--certificate-signer", "signer.example/webhooks"];
     assert_same(&kustomize("overlays/certificate-signer"), &install(&signer));
+    assert_same(&kustomize("overlays/repair"), &install(&["--repair", "restart"]));
     assert_same(&kustomize("overlays/canary"), &without_namespace(&install(&["--revision", "canary"])));
 }

@@ -8,6 +8,11 @@
 app.kubernetes.io/name: {{ include "outrigger.name" . }}
 {{- end }}
 
+{{/* What the repair controller's objects have: the webhook's Service must not select its pod. */}}
+{{- define "outrigger.repair" -}}
+app.kubernetes.io/name: {{ include "outrigger.name" . }}-repair
+{{- end }}
+
 {{- define "outrigger.labels" -}}
 {{ include "outrigger.selector" . }}
 app.kubernetes.io/part-of: outrigger
