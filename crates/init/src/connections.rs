@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SOCK_DIAG};
 
+use crate::kernel_file::read_small;
 use crate::netlink::{CREATE, DUMP, EXCL, Messages, Socket};
 use crate::values::Family;
 
@@ -33,7 +34,7 @@ struct Ends {
 /// Whether this namespace has any TCP socket. The kernel's list of them is that of the whole machine, and
 /// takes longer to go through than everything else here together; the count is the namespace's own.
 fn any_socket() -> bool {
-    let in_use = |file: &str| std::fs::read_to_string(file).map_or(true, |content| counts_sockets(&content));
+    let in_use = |file: &str| read_small(file).map_or(true, |content| counts_sockets(&content));
     in_use("/proc/self/net/sockstat") || in_use("/proc/self/net/sockstat6")
 }
 

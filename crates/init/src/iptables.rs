@@ -2,19 +2,17 @@
 //! them. Rules are written as one text for each IP family, in which every table is replaced at once, and read
 //! back from what iptables-save prints.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use rustix::fs::{MemfdFlags, memfd_create};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use crate::backend::Manner;
-use crate::error::{Failure, Outcome, failed};
+use crate::error::{Outcome, failed};
 use crate::iptables_text::{Found, Part, endings, parse, restore, wanted};
+use crate::kernel_file::read_small;
 use crate::legacy;
 use crate::nftables::{Change, Endings, Nftables};
 use crate::rules::{RuleSet, TableKind, chain};
+use crate::tool::Running;
 use crate::values::{Families, Family};
 
 /// How long a writer waits for the lock that legacy iptables has for the whole machine, in seconds.
@@ -151,7 +149,7 @@ impl Iptables {
                 self.read(Families::only(work.family))?.pop().map(|(_, found)| found).unwrap_or_default();
             for (kind, part) in &work.wanted {
                 let there = found.iter().find(|(other, _)| other == kind).map(|(_, found)| &found.part);
-                if there != Some(part) {
+                if there != Some(&part.normal()) {
                     return failed(format!(
                         "iptables-{}: after applying, the {} table {} holds other rules than planned",
                         self.flavour.name(),
@@ -247,11 +245,9 @@ impl Iptables {
                 self.flavour.name()
             ));
         };
-        Running::start(program, arguments, task != Task::Write, None)
+        Running::start(program, arguments, task != Task::Write)
     }
 }
-
-type Arguments = &'static [&'static str];
 
 /// Tools that wait for their rules.
 pub(crate) type Ready = Vec<(Family, Running)>;
@@ -262,93 +258,6 @@ enum Task {
     Write,
     Read,
     ReadNat,
-}
-
-/// A tool at work.
-pub(crate) struct Running {
-    program: PathBuf,
-    arguments: Arguments,
-    /// What it was fed.
-    input: String,
-    /// Another file for the lock of legacy iptables.
-    lock: Option<&'static str>,
-    child: Child,
-    /// Where it prints, if it does, and where it complains. These are files in memory: nobody has to be woken to
-    /// empty them.
-    printed: Option<File>,
-    complaint: File,
-}
-
-impl Running {
-    /// One that prints, or one that is to be fed.
-    fn start(
-        program: PathBuf,
-        arguments: Arguments,
-        prints: bool,
-        lock: Option<&'static str>,
-    ) -> Outcome<Running> {
-        let mut command = Command::new(&program);
-        let mut start = || {
-            let file = |name| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
-            let printed = if prints { Some(file("printed")?) } else { None };
-            let complaint = file("complaint")?;
-            command.args(arguments).envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)));
-            command.stdin(if prints { Stdio::null() } else { Stdio::piped() });
-            command.stdout(match &printed {
-                Some(file) => file.try_clone()?.into(),
-                None => Stdio::null(),
-            });
-            command.stderr(complaint.try_clone()?);
-            Ok((command.spawn()?, printed, complaint))
-        };
-        match start() {
-            Ok((child, printed, complaint)) => {
-                Ok(Running { program, arguments, input: String::new(), lock, child, printed, complaint })
-            }
-            Err(error) => Err(cannot_run(&program, &error)),
-        }
-    }
-
-    /// Gives it its rules; with their end it begins to work.
-    fn feed(mut self, text: &str) -> Running {
-        if let Some(mut stdin) = self.child.stdin.take() {
-            // If the tool ended early, it says why.
-            let _ = stdin.write_all(text.as_bytes());
-        }
-        text.clone_into(&mut self.input);
-        self
-    }
-
-    /// What it printed.
-    fn finish(mut self) -> Outcome<String> {
-        let ended = self.child.wait().and_then(|status| match status.success() {
-            true => Ok((true, self.printed.as_mut().map_or(Ok(String::new()), content)?)),
-            false => Ok((false, content(&mut self.complaint)?)),
-        });
-        let complaint = match ended {
-            Ok((true, printed)) => return Ok(printed),
-            Ok((false, complaint)) => complaint,
-            Err(error) => return Err(cannot_run(&self.program, &error)),
-        };
-        // A read-only root has no place for the lock. Against ourselves there is one on the namespace.
-        if self.lock.is_none() && complaint.contains("lock file") {
-            let again =
-                Running::start(self.program, self.arguments, self.printed.is_some(), Some("/dev/null"))?;
-            return again.feed(&self.input).finish();
-        }
-        Err(explain(&self.program, complaint.trim()))
-    }
-}
-
-fn content(file: &mut File) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn cannot_run(program: &Path, error: &std::io::Error) -> Failure {
-    Failure::Run(format!("{}: cannot run it: {error}", program.display()))
 }
 
 /// How our rules end in each legacy table that has any; `None` if the kernel does not say.
@@ -371,41 +280,10 @@ pub(crate) fn legacy_tables(family: Family) -> String {
         Family::V4 => "/proc/self/net/ip_tables_names",
         Family::V6 => "/proc/self/net/ip6_tables_names",
     };
-    std::fs::read_to_string(file).unwrap_or_default()
+    read_small(file).unwrap_or_default()
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-/// A tool's complaint with what helps.
-fn explain(tool: &Path, complaint: &str) -> Failure {
-    // What a tool says of itself is of no use here.
-    let complaint: Vec<&str> = complaint
-        .lines()
-        .filter(|line| !line.starts_with("Try `") && !line.starts_with("Perhaps "))
-        .collect();
-    let complaint = complaint.join(" ");
-    let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
-    let help = if says(&["ermission denied", "not permitted", "must be root"]) {
-        "the process needs the capability NET_ADMIN in this network namespace, and for legacy iptables NET_RAW too"
-    } else if says(&["unable to initialize", "can't initialize"]) {
-        "either the process lacks the capability NET_ADMIN (legacy iptables: NET_RAW too), or the kernel lacks the \
-         module of that table (iptable_nat, iptable_mangle, iptable_raw); load it on the node with modprobe, \
-         or try --backend nftables"
-    } else if says(&["xtables lock"]) {
-        "something else held the lock for 30 seconds; find out what programs rules on this node"
-    } else if says(&[
-        "Table does not exist",
-        "No chain/target/match",
-        "does not exist",
-        "missing kernel module",
-    ]) {
-        "the kernel lacks a module that iptables needs (legacy: iptable_nat, iptable_mangle, iptable_raw, xt_REDIRECT, \
-         xt_owner; nft: nft_compat and the same xt_ modules); load it on the node with modprobe, or try --backend nftables"
-    } else {
-        "see --dry-run for the rules"
-    };
-    Failure::Run(format!("{} failed: {complaint}; {help}", tool.display()))
 }

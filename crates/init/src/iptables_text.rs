@@ -7,16 +7,29 @@ use crate::values::{self, Family, Ports};
 
 const ANY_MARK: &str = "0xffffffff";
 
-/// The rules of one chain or of built-in ones, each as its clauses in an order that does not depend on who
-/// printed them.
-pub(crate) type Clauses = Vec<String>;
-
-/// Our part of a table, as it is or as it shall be.
+/// Our part of a table, as it is or as it shall be. A rule is its text after `-A CHAIN`; in a part that is compared, in
+/// its normal form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Part {
     /// Jumps into our chains from others, by the chain they are in.
-    pub(crate) jumps: Vec<(String, Clauses)>,
-    pub(crate) chains: Vec<(String, Vec<Clauses>)>,
+    pub(crate) jumps: Vec<(String, String)>,
+    pub(crate) chains: Vec<(String, Vec<String>)>,
+}
+
+impl Part {
+    /// As it is compared with one that was read.
+    pub(crate) fn normal(&self) -> Part {
+        Part {
+            jumps: self.jumps.iter().map(|(chain, rule)| (chain.clone(), normal(&split(rule)))).collect(),
+            chains: self
+                .chains
+                .iter()
+                .map(|(chain, rules)| {
+                    (chain.clone(), rules.iter().map(|rule| normal(&split(rule))).collect())
+                })
+                .collect(),
+        }
+    }
 }
 
 /// A part that was read, with what it takes to delete its jumps.
@@ -27,11 +40,10 @@ pub(crate) struct Found {
     pub(crate) printed: Vec<String>,
 }
 
-/// How a part's rules end, by chain and in order.
+/// How the rules end of a part that shall be, by chain and in order.
 pub(crate) fn endings(part: &Part) -> Endings {
-    let ending = |clauses: &Clauses| {
-        let jump = clauses.iter().find_map(|clause| clause.strip_prefix("-j "));
-        jump.unwrap_or_default().to_owned()
+    let ending = |rule: &String| {
+        rule.split(' ').skip_while(|word| *word != "-j").nth(1).unwrap_or_default().to_owned()
     };
     let mut endings: Endings =
         part.chains.iter().map(|(name, rules)| (name.clone(), rules.iter().map(ending).collect())).collect();
@@ -52,13 +64,13 @@ pub(crate) fn wanted(rules: &RuleSet, family: Family) -> Vec<(TableKind, Part)> 
             let jumps = table
                 .entries
                 .iter()
-                .map(|entry| (entry.hook.name().to_owned(), normal(&words(&entry.rule(), family))))
+                .map(|entry| (entry.hook.name().to_owned(), text(&entry.rule(), family)))
                 .collect();
             let chains = table
                 .chains
                 .iter()
                 .map(|chain| {
-                    let rules = chain.rules.iter().map(|rule| normal(&words(rule, family))).collect();
+                    let rules = chain.rules.iter().map(|rule| text(rule, family)).collect();
                     (chain.name.to_owned(), rules)
                 })
                 .collect();
@@ -92,7 +104,7 @@ pub(crate) fn restore(wanted: &[(TableKind, Part)], found: &[(TableKind, Found)]
         let wanted = wanted.iter().find(|(other, _)| *other == kind).map(|(_, part)| part);
         match (wanted, there) {
             (None, None) => {}
-            (Some(part), Some(found)) if *part == found.part && !force => {}
+            (Some(part), Some(found)) if !force && part.normal() == found.part => {}
             (wanted, there) => {
                 let (nothing, unknown) = (Part::default(), Found::default());
                 restore_table(kind, wanted.unwrap_or(&nothing), there.unwrap_or(&unknown), &mut text);
@@ -120,16 +132,17 @@ fn restore_table(kind: TableKind, wanted: &Part, found: &Found, text: &mut Strin
     }
     for (chain, rules) in &wanted.chains {
         for rule in rules {
-            line(&["-A ", chain, " ", &rule.join(" ")]);
+            line(&["-A ", chain, " ", rule]);
         }
     }
     // Jumps that are as they should be stay where they are.
-    if found.part.jumps != wanted.jumps {
+    let stay = !found.part.jumps.is_empty() && found.part.jumps == wanted.normal().jumps;
+    if !stay {
         for jump in &found.printed {
             line(&["-D ", jump]);
         }
         for (chain, rule) in &wanted.jumps {
-            line(&["-A ", chain, " ", &rule.join(" ")]);
+            line(&["-A ", chain, " ", rule]);
         }
     }
     for chain in &stale {
@@ -172,15 +185,15 @@ fn parse_line(line: &str, found: &mut Found) {
     }
     let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) else { return };
     let words = split(rule);
-    let clauses = normal(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let normal = normal(&words);
     if let Some((_, rules)) = found.part.chains.iter_mut().find(|(name, _)| name == chain) {
-        rules.push(clauses);
+        rules.push(normal);
         return;
     }
     let target = words.iter().position(|word| word == "-j" || word == "-g").and_then(|at| words.get(at + 1));
     if target.is_some_and(|target| ours(target)) {
         found.printed.push(format!("{chain} {rule}"));
-        found.part.jumps.push((chain.to_owned(), clauses));
+        found.part.jumps.push((chain.to_owned(), normal));
     }
 }
 
@@ -205,10 +218,10 @@ fn split(line: &str) -> Vec<String> {
 
 /// A rule's clauses, each with its values in one form, tests in order of the alphabet and the target last.
 /// Each test stands behind the name of its module, as often as it takes.
-fn normal<W: AsRef<str>>(words: &[W]) -> Clauses {
+fn normal(words: &[String]) -> String {
     let (mut protocol, mut tests, mut target) = (Vec::new(), Vec::new(), Vec::new());
     let (mut negated, mut module) = (false, "");
-    let mut rest = words.iter().map(AsRef::as_ref).peekable();
+    let mut rest = words.iter().map(String::as_str).peekable();
     while let Some(word) = rest.next() {
         if word == "!" {
             negated = true;
@@ -234,7 +247,7 @@ fn normal<W: AsRef<str>>(words: &[W]) -> Clauses {
     if let Some((_, options)) = target.split_first_mut() {
         options.sort();
     }
-    [protocol, tests, target].concat()
+    [protocol, tests, target].concat().join(" ")
 }
 
 fn normal_value(option: &str, value: &str) -> String {
@@ -250,21 +263,21 @@ fn normal_value(option: &str, value: &str) -> String {
 }
 
 /// A rule for one family, after `-A CHAIN`, as iptables-save would print it.
-pub(crate) fn words(rule: &Rule, family: Family) -> Vec<String> {
-    let mut out = Vec::new();
+pub(crate) fn text(rule: &Rule, family: Family) -> String {
+    let mut out = String::new();
     let protocol = rule.matches.iter().find_map(|test| match test {
         Match::Protocol(protocol) => Some(protocol.name()),
         _ => None,
     });
     for test in &rule.matches {
-        match_words(test, protocol.unwrap_or("tcp"), &mut out);
+        write_match(test, protocol.unwrap_or("tcp"), &mut out);
     }
-    action_words(&rule.action, family, &mut out);
+    write_action(&rule.action, family, &mut out);
     out
 }
 
-fn match_words(test: &Match, protocol: &str, out: &mut Vec<String>) {
-    let mut say = |words: &[&str]| out.extend(words.iter().map(|word| (*word).to_owned()));
+fn write_match(test: &Match, protocol: &str, out: &mut String) {
+    let mut say = |words: &[&str]| write_words(words, out);
     let owner = |id: &u32| id.to_string();
     match test {
         Match::Protocol(protocol) => say(&["-p", protocol.name()]),
@@ -296,8 +309,8 @@ fn match_words(test: &Match, protocol: &str, out: &mut Vec<String>) {
     }
 }
 
-fn action_words(action: &Action, family: Family, out: &mut Vec<String>) {
-    let mut say = |words: &[&str]| out.extend(words.iter().map(|word| (*word).to_owned()));
+fn write_action(action: &Action, family: Family, out: &mut String) {
+    let mut say = |words: &[&str]| write_words(words, out);
     match action {
         Action::Return => say(&["-j", "RETURN"]),
         Action::Accept => say(&["-j", "ACCEPT"]),
@@ -324,6 +337,15 @@ fn action_words(action: &Action, family: Family, out: &mut Vec<String>) {
     }
 }
 
+fn write_words(words: &[&str], out: &mut String) {
+    for word in words {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+}
+
 fn hex(mark: u32) -> String {
     format!("{mark:#x}")
 }
@@ -333,7 +355,8 @@ fn hex(mark: u32) -> String {
 pub(crate) fn reads_its_own(rules: &RuleSet, family: Family) -> bool {
     let wanted = wanted(rules, family);
     let found = parse(&restore(&wanted, &[], false));
-    wanted.len() == found.len() && wanted.iter().zip(&found).all(|(w, f)| w.0 == f.0 && w.1 == f.1.part)
+    wanted.len() == found.len()
+        && wanted.iter().zip(&found).all(|(w, f)| w.0 == f.0 && w.1.normal() == f.1.part)
 }
 
 /// How many tables of a save hold something of ours.

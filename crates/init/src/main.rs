@@ -8,7 +8,7 @@
 //!   sidecar, proxy_init, daemonset      plans, and the rules that they come to
 //!   rules                   the rules in words that every back end knows
 //!   backend                 which back end; nftables and iptables are the ends, routes is beside them,
-//!                           netlink and expression are below
+//!                           netlink, expression and tool are below
 //!   print, self_test        the rules for people; the rules proved with packets
 //!   cni                     the same from the node, as a plugin of the container runtime
 //! ```
@@ -29,6 +29,7 @@ mod help;
 mod iptables;
 mod iptables_text;
 mod istio;
+mod kernel_file;
 mod legacy;
 mod linkerd;
 mod log;
@@ -50,6 +51,7 @@ mod sidecar;
 mod sidecar_nat;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod values;
 
 use std::ffi::{CStr, c_char, c_int};

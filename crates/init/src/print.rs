@@ -38,7 +38,7 @@ fn restore(rules: &RuleSet, explain: bool) -> String {
                 if explain {
                     let _ = writeln!(out, "# {}", sentence(rule));
                 }
-                let _ = writeln!(out, "-A {chain} {}", iptables::words(rule, family).join(" "));
+                let _ = writeln!(out, "-A {chain} {}", iptables::text(rule, family));
             };
             for chain in &table.chains {
                 chain.rules.iter().for_each(|r| rule(chain.name, r));
@@ -211,7 +211,7 @@ fn json(rules: &RuleSet) -> String {
             let iptables: Vec<String> = of
                 .iter()
                 .map(|family| {
-                    let words = iptables::words(&rule, *family).join(" ");
+                    let words = iptables::text(&rule, *family);
                     format!(
                         "{}:{}",
                         json_string(nft_family(*family)),
