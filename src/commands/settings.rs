@@ -32,7 +32,7 @@ pub(crate) struct SettingsFlags {
     #[arg(long, value_name = "FILE", alias = "meshConfigFile")]
     mesh_config: Option<PathBuf>,
     /// Name of this installation's revision
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     revision: Option<String>,
     /// The oldest kubelet of the cluster, which decides whether sidecars are native
     #[arg(long, value_name = "X.Y")]
