@@ -29,6 +29,7 @@ enum Command {
     Uninstall(Box<commands::uninstall::Uninstall>),
     Certs(commands::certs::Certs),
     Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Uninstall(command) => command.run(),
         Command::Certs(command) => command.run(),
         Command::Completions(command) => command.run(CommandLine::command()),
+        Command::Man(command) => command.run(CommandLine::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

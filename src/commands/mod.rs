@@ -9,6 +9,7 @@ pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod inject;
 pub(crate) mod install;
+pub(crate) mod man;
 mod manifests;
 mod output;
 mod reload;

@@ -110,6 +110,21 @@ fn usage_errors_exit_with_2() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    let run = outrigger(&["man", &pages.display().to_string()]);
+    assert_eq!((run.code, run.out.as_str()), (0, ""), "{}", run.err);
+    for page in ["outrigger.1", "outrigger-inject.1", "outrigger-certs-rotate.1"] {
+        assert!(std::fs::read_to_string(pages.join(page)).unwrap().contains(".SH SYNOPSIS"), "{page}");
+    }
+    let file = pages.join("outrigger.1").display().to_string();
+    let refused = outrigger(&["man", &file]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.starts_with(&format!("outrigger: man: {file}: ")), "{}", refused.err);
+}
+
+#[test]
 fn completions_are_printed_for_a_shell() {
     let run = outrigger(&["completions", "bash"]);
     assert_eq!((run.code, run.err.as_str()), (0, ""));
