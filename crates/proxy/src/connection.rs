@@ -253,6 +253,7 @@ pub(crate) mod harness {
     use super::*;
     use crate::descriptors::Places;
     use crate::life::Life;
+    use crate::memory::{self, Group};
     use crate::route::Declared;
     use crate::settings::Ports;
     use crate::telemetry::Shard;
@@ -273,15 +274,25 @@ pub(crate) mod harness {
 
         /// With these settings, and spans.
         pub(crate) async fn with(live: Live, tracer: Option<Tracer>) -> Harness {
-            Harness::made(live, tracer, false).await
+            Harness::made(live, tracer, false, None).await
         }
 
         /// One whose responses say how long the upstream took; without, they are what the test's server sent.
         pub(crate) async fn telling() -> Harness {
-            Harness::made(Live::default(), None, true).await
+            Harness::made(Live::default(), None, true, None).await
         }
 
-        async fn made(live: Live, tracer: Option<Tracer>, debug_headers: bool) -> Harness {
+        /// One whose memory is full.
+        pub(crate) async fn full() -> Harness {
+            Harness::made(Live::default(), None, true, Some(memory::tests::full())).await
+        }
+
+        async fn made(
+            live: Live,
+            tracer: Option<Tracer>,
+            debug_headers: bool,
+            memory: Option<Group>,
+        ) -> Harness {
             let worker = Worker {
                 ports: Ports::default(),
                 transparent: false,
@@ -293,6 +304,7 @@ pub(crate) mod harness {
                 idle: 1000,
                 pipes: 1,
                 windows: 64 << 20,
+                memory,
                 output: crate::access_log::Output::nowhere(),
                 tracer,
             };

@@ -11,7 +11,7 @@
 //! - [`worker`]: one thread a core, each with listeners and connections of its own
 //! - [`listener`]: bind, accept, back off
 //! - [`descriptors`]: a place for each connection
-//! - `memory`: how much of it there is
+//! - [`memory`]: how much of it there is, and whether there is room for more
 //! - [`destination`]: where a captured connection was going, and whether that is a loop
 //! - [`connection`]: one captured connection, from accepting it to closing it
 //! - [`route`]: where it goes, and as what
@@ -48,7 +48,7 @@ pub mod life;
 pub mod listener;
 mod local;
 pub mod logging;
-mod memory;
+pub mod memory;
 mod pipe;
 pub mod pool;
 pub mod reload;

@@ -36,6 +36,10 @@ pub(crate) fn unreachable(error: &io::Error) -> String {
     )
 }
 
+/// There is no memory for another request.
+pub(crate) const NO_MEMORY: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow, \
+     transport failure reason: three quarters of the container's memory limit are in use";
+
 /// The upstream went away before it answered.
 pub(crate) fn disconnected(error: &io::Error) -> String {
     let reason = match error.kind() {

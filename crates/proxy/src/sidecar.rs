@@ -79,7 +79,8 @@ pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -
     let spans = Arc::clone(&telemetry.spans);
     let (tracer, exporting) =
         settings.tracing.clone().map(|collector| trace::start(collector, &settings.identity, spans)).unzip();
-    let windows = memory::for_windows() / settings.workers.max(1) as u64;
+    let memory = memory::group();
+    let windows = memory::for_windows(memory.as_ref()) / settings.workers.max(1) as u64;
     let (places, output) = (Places::new(shares.connections), Output::default());
     for (index, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
         let worker = Worker {
@@ -93,6 +94,7 @@ pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -
             idle: shares.idle.div_ceil(settings.workers),
             pipes: shares.pipes,
             windows,
+            memory: memory.clone(),
             output: output.clone(),
             tracer: tracer.clone(),
         };

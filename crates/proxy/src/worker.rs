@@ -17,6 +17,7 @@ use crate::destination::Direction;
 use crate::http2::windows::Windows;
 use crate::life::{Life, Phase};
 use crate::listener;
+use crate::memory::{Group, Room};
 use crate::pipe;
 use crate::pool::Pool;
 use crate::settings::{Live, Ports};
@@ -46,6 +47,8 @@ pub struct Worker {
     pub pipes: usize,
     /// Bytes that senders may be ahead of their readers on all HTTP/2 connections of this worker.
     pub windows: u64,
+    /// What bounds the container's memory, if anything does.
+    pub memory: Option<Group>,
     /// Where the access log goes.
     pub output: Output,
     /// Where spans go, if there is a collector.
@@ -61,6 +64,8 @@ pub struct Shared {
     pub pool: Rc<Pool>,
     /// How far HTTP/2 senders may be ahead.
     pub(crate) windows: Rc<Windows>,
+    /// Whether more is taken in.
+    pub room: Room,
     /// A line for each request and connection.
     pub access_log: Rc<AccessLog>,
     /// The worker's own copy of the settings in force: a connection that begins shares nothing with other workers.
@@ -74,6 +79,7 @@ impl Shared {
         Shared {
             pool: Rc::new(Pool::new(worker.idle)),
             windows: Rc::new(Windows::new(worker.windows)),
+            room: Room::new(worker.memory.clone()),
             access_log: Rc::new(AccessLog::new(live.access_log, worker.output.clone())),
             live: RefCell::new(live),
             worker,
@@ -173,6 +179,7 @@ async fn accept(worker: Rc<Shared>, direction: Direction, listener: tokio::net::
             let side = worker.shard.side(direction);
             let (stream, peer) = listener::accept(&listener, &side.accept_errors).await;
             let place = worker.places.take(direction, side).await;
+            worker.room.wait(side).await;
             let serve = connection::serve(Rc::clone(&worker), direction, stream, peer);
             tokio::task::spawn_local(async move {
                 serve.await;

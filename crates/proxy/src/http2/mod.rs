@@ -2,10 +2,10 @@
 //! queue nowhere but where they would without us, and who resets or leaves is told apart.
 
 mod messages;
-mod prefixed;
 mod record;
 mod request_body;
 mod settings;
+mod stream;
 mod tunnel;
 pub(crate) mod windows;
 
@@ -36,10 +36,10 @@ use crate::telemetry::Flag;
 use crate::telemetry::http::Messages;
 use crate::trace::context::{self, Incoming as Context, Span};
 use crate::{reply, request_id, upstream};
-use prefixed::Prefixed;
 use record::{Record, Recorded};
 use request_body::RequestBody;
-use settings::{Extended, Watched};
+use settings::Extended;
+use stream::Stream;
 
 /// A peer that does not answer a ping in this time has gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,7 +82,7 @@ pub(crate) async fn serve(
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .enable_connect_protocol()
-            .serve_connection(TokioIo::new(Prefixed::new(seen, client)), service)
+            .serve_connection(TokioIo::new(Stream::of_client(seen, client)), service)
     );
     let draining = async {
         match captured.direction {
@@ -164,7 +164,7 @@ impl Upstream {
         };
         let limits = &self.captured.live.limits;
         let share = self.captured.shared.windows.share(limits);
-        let (stream, extended) = Watched::new(stream);
+        let (stream, extended) = Stream::of_upstream(stream);
         let (requests, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(share.stream())
@@ -198,6 +198,10 @@ async fn carry(upstream: &Rc<Upstream>, request: Request<Incoming>) -> Response<
     let record = Rc::new(Record::new(upstream, span, &request));
     if let Err(reason) = addressed {
         return answer(record, 400, Flag::DownstreamProtocol, reason);
+    }
+    // Each connection may always have one, so that no client is shut out for what others keep.
+    if upstream.streams.get() > 1 && captured.shared.room.full(captured.side()) {
+        return answer(record, 503, Flag::Overflow, reply::NO_MEMORY);
     }
     let client = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let extended = request.extensions().get::<Protocol>().is_some();

@@ -1,13 +1,8 @@
 //! Whether an upstream takes extended CONNECT (RFC 8441). It says so in its first frame, and hyper does not say when that
 //! has come; so the frame is read on its way.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// SETTINGS_ENABLE_CONNECT_PROTOCOL.
@@ -29,26 +24,26 @@ impl Extended {
     }
 }
 
-/// An upstream's stream, whose first frame is looked at.
-pub(super) struct Watched {
-    stream: TcpStream,
-    /// What has come of the first frame, and who wants to know; `None` when it is whole.
-    first: Option<(Vec<u8>, watch::Sender<Option<bool>>)>,
+/// What has come of an upstream's first frame, and who wants to know.
+pub(super) struct First {
+    seen: Vec<u8>,
+    say: watch::Sender<Option<bool>>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: TcpStream) -> (Watched, Extended) {
+impl First {
+    pub(super) fn new() -> (First, Extended) {
         let (say, extended) = watch::channel(None);
-        (Watched { stream, first: Some((Vec::new(), say)) }, Extended(extended))
+        (First { seen: Vec::new(), say }, Extended(extended))
     }
 
-    fn look(&mut self, came: &[u8]) {
-        let Some((seen, say)) = &mut self.first else { return };
-        seen.extend_from_slice(&came[..came.len().min(MOST - seen.len())]);
-        if let Some(extended) = extended(seen) {
-            say.send_replace(Some(extended));
-            self.first = None;
+    /// Looks at what `came`; true when the frame is whole, and nothing more has to be looked at.
+    pub(super) fn look(&mut self, came: &[u8]) -> bool {
+        self.seen.extend_from_slice(&came[..came.len().min(MOST - self.seen.len())]);
+        let extended = extended(&self.seen);
+        if extended.is_some() {
+            self.say.send_replace(extended);
         }
+        extended.is_some()
     }
 }
 
@@ -65,51 +60,6 @@ fn extended(bytes: &[u8]) -> Option<bool> {
         .filter(|setting| u16::from_be_bytes([setting[0], setting[1]]) == ENABLE_CONNECT_PROTOCOL)
         .map(|setting| setting[2..] == [0, 0, 0, 1]);
     Some(values.next_back().unwrap_or(false))
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.first.is_some() {
-            self.look(&buffer.filled()[before..]);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 #[cfg(test)]

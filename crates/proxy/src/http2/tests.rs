@@ -354,6 +354,24 @@ fn a_client_with_as_many_streams_as_it_may_have_is_counted() {
 }
 
 #[test]
+fn where_memory_is_full_each_connection_has_one_stream() {
+    run(async {
+        let harness = Rc::new(Harness::full().await);
+        silent(&harness);
+        let mut client = client(&harness).await;
+        let first = client.send_request(grpc(Bytes::new()));
+        let first = tokio::task::spawn_local(first);
+        let request = Request::get("http://shop/").body(Full::default()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 503);
+        assert_eq!(response.headers()[reply::OVERLOADED], "true");
+        counted(&harness, 503, Flag::Overflow, None).await;
+        assert_eq!(harness.shared.shard.inbound.times_met(Limit::Memory), 1);
+        assert!(!first.is_finished());
+    });
+}
+
+#[test]
 fn a_sampled_request_goes_on_under_a_span_of_its_own() {
     run(async {
         let (tracer, mut spans) = crate::trace::Tracer::new(0.0, Default::default());

@@ -81,7 +81,7 @@ impl Flag {
     }
 }
 
-/// A bound that can be met. Its name is the setting's.
+/// A bound that can be met. Its name is the setting's; what memory there is, the container's limit says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Connections wait for their place.
@@ -104,10 +104,12 @@ pub enum Limit {
     Streams,
     /// A request's body is too long to be kept.
     ReplayBytes,
+    /// Three quarters of the container's memory limit are in use.
+    Memory,
 }
 
 impl Limit {
-    pub(super) const ALL: [Limit; 10] = [
+    pub(super) const ALL: [Limit; 11] = [
         Limit::Connections,
         Limit::IdleUpstreams,
         Limit::Connect,
@@ -118,6 +120,7 @@ impl Limit {
         Limit::Headers,
         Limit::Streams,
         Limit::ReplayBytes,
+        Limit::Memory,
     ];
 
     /// The value of the metric label `limit`: the setting's name.
@@ -133,6 +136,7 @@ impl Limit {
             Limit::Headers => "maxHeaders",
             Limit::Streams => "maxStreams",
             Limit::ReplayBytes => "maxReplayBytes",
+            Limit::Memory => "memory",
         }
     }
 }
@@ -149,7 +153,8 @@ mod tests {
         }
         for (index, limit) in Limit::ALL.iter().enumerate() {
             assert_eq!(*limit as usize, index);
-            assert!(FIELDS.iter().any(|(field, _)| *field == limit.name()), "{}", limit.name());
+            let setting = FIELDS.iter().any(|(field, _)| *field == limit.name());
+            assert!(setting || *limit == Limit::Memory, "{}", limit.name());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -179,6 +179,17 @@ impl Pod {
         command.args(["netns", "exec", &self.inside.name, "setpriv", "--regid=1337", "--clear-groups"]);
         command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]);
         command.env("ISTIO_META_INTERCEPTION_MODE", "TPROXY");
+        Sidecar::start(command)
+    }
+
+    /// Starts the sidecar in a control group of the v1 or v2 hierarchy that is mounted at /sys/fs/cgroup.
+    pub fn sidecar_in(&self, group: &Path, env: &[(&str, &str)]) -> Sidecar {
+        // `ip netns exec` would hide what is mounted there.
+        let script = "echo $$ >\"$0/cgroup.procs\" && exec nsenter \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(group).arg(format!("--net=/run/netns/{}", self.inside.name));
+        command.args(["setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--inh-caps=-all"]);
+        command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]).envs(env.iter().copied());
         Sidecar::start(command)
     }
 

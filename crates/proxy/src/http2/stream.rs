@@ -1,4 +1,4 @@
-//! A stream of which the beginning has been read already.
+//! The TCP streams under HTTP/2 connections. Of a client's, the beginning has been read already; an upstream's is looked at.
 
 use std::io;
 use std::pin::Pin;
@@ -7,20 +7,32 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::settings::{Extended, First};
+
 /// Gives what was read first, then what is still to come.
-pub(super) struct Prefixed {
+pub(super) struct Stream {
+    /// What was read, of which the part before `start` has been given.
     seen: Vec<u8>,
     start: usize,
     stream: TcpStream,
+    /// Who looks at what comes first, as long as he does.
+    first: Option<First>,
 }
 
-impl Prefixed {
-    pub(super) fn new(seen: Vec<u8>, stream: TcpStream) -> Prefixed {
-        Prefixed { seen, start: 0, stream }
+impl Stream {
+    /// A client's, of which `seen` has been read.
+    pub(super) fn of_client(seen: Vec<u8>, stream: TcpStream) -> Stream {
+        Stream { seen, start: 0, stream, first: None }
+    }
+
+    /// An upstream's, and what it says about extended CONNECT.
+    pub(super) fn of_upstream(stream: TcpStream) -> (Stream, Extended) {
+        let (first, extended) = First::new();
+        (Stream { seen: Vec::new(), start: 0, stream, first: Some(first) }, extended)
     }
 }
 
-impl AsyncRead for Prefixed {
+impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -36,11 +48,18 @@ impl AsyncRead for Prefixed {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(first) = &mut self.first
+            && first.look(&buffer.filled()[before..])
+        {
+            self.first = None;
+        }
+        polled
     }
 }
 
-impl AsyncWrite for Prefixed {
+impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
