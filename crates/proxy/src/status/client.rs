@@ -75,7 +75,8 @@ fn absolute(mut request: Request<Bytes>, address: &str) -> Request<Bytes> {
     request
 }
 
-async fn http1<S>(stream: S, request: Request<Bytes>, limit: usize) -> Result<Answer, String>
+/// The same in HTTP/1 on any stream.
+pub(crate) async fn http1<S>(stream: S, request: Request<Bytes>, limit: usize) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -6,15 +6,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Method, Request, header};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
 use super::{Ended, Settings};
 use crate::destination::Direction;
 use crate::identity::Identity;
-use crate::status::client::{self, Wire};
+use crate::status::client;
 use crate::telemetry::{Flag, Spans};
 
 /// Most spans of one export, and how long the first of them waits for company. OpenTelemetry's defaults.
@@ -57,7 +60,9 @@ pub(super) async fn run(
 
 async fn send(settings: &Settings, body: String) -> Result<(), String> {
     let uri = &settings.endpoint;
-    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+    let secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder()
         .method(Method::POST)
@@ -69,13 +74,32 @@ async fn send(settings: &Settings, body: String) -> Result<(), String> {
         request = request.header(name, value);
     }
     let request = request.body(Bytes::from(body)).map_err(|error| error.to_string())?;
-    let stream = connect(host.trim_matches(['[', ']']), port).await.map_err(|error| error.to_string())?;
-    let answer = client::ask(stream, Wire::Http1, request, ANSWER).await?;
+    let host = host.trim_matches(['[', ']']);
+    let stream = connect(host, port).await.map_err(|error| error.to_string())?;
+    let answer = if secure {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+        let connector = TlsConnector::from(Arc::new(tls(&settings.roots)?));
+        let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+        client::http1(stream, request, ANSWER).await?
+    } else {
+        client::http1(stream, request, ANSWER).await?
+    };
     if answer.status.is_success() {
         Ok(())
     } else {
         Err(format!("HTTP status {}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
     }
+}
+
+fn tls(roots: &[CertificateDer<'static>]) -> Result<ClientConfig, String> {
+    let failed = |error: rustls::Error| format!("TLS: {error}");
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone()).map_err(failed)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().map_err(failed)?;
+    Ok(config.with_root_certificates(store).with_no_client_auth())
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -238,6 +262,57 @@ mod tests {
             drop(sender);
             run(settings(address), Identity::unknown(), spans, Arc::clone(&counts)).await;
             assert_eq!((counts.exported.get(), counts.dropped.get()), (2, 1));
+        });
+    }
+
+    #[test]
+    fn a_collector_behind_tls_is_told_if_its_certificate_leads_to_a_root() {
+        crate::connection::harness::run(async {
+            let trusted = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+            let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+            let file = std::env::temp_dir().join(format!("outrigger-roots-{}", std::process::id()));
+            std::fs::write(&file, trusted.cert.pem()).unwrap();
+            let counts = Arc::new(Spans::default());
+            for (certified, counted) in [(trusted, (1, 0)), (other, (1, 1))] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let endpoint = format!("https://{}", listener.local_addr().unwrap());
+                let settings = Settings::read(&|name| match name {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(endpoint.clone()),
+                    "OTEL_EXPORTER_OTLP_CERTIFICATE" => Some(file.to_str()?.to_owned()),
+                    _ => None,
+                });
+                let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der())
+                    .unwrap();
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let server = rustls::ServerConfig::builder_with_provider(provider);
+                let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+                let server = server.with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
+                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+                let (sender, spans) = tokio::sync::mpsc::channel(10);
+                sender.send(ended(1, 200)).await.unwrap();
+                drop(sender);
+                let exporting =
+                    run(settings.unwrap().unwrap(), Identity::unknown(), spans, Arc::clone(&counts));
+                let collecting = async {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    // A client that does not trust us ends the handshake.
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return String::new() };
+                    let mut text = Vec::new();
+                    while !text.ends_with(b"]}]}]}") {
+                        match stream.read_buf(&mut text).await {
+                            Ok(0) | Err(_) => return String::new(),
+                            Ok(_) => {}
+                        }
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+                    stream.shutdown().await.unwrap();
+                    String::from_utf8(text).unwrap()
+                };
+                let ((), text) = tokio::join!(exporting, collecting);
+                assert_eq!(text.starts_with("POST /v1/traces HTTP/1.1\r\n"), counted.1 == 0, "{text}");
+                assert_eq!((counts.exported.get(), counts.dropped.get()), counted);
+            }
+            std::fs::remove_file(&file).unwrap();
         });
     }
 }

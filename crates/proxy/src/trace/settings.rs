@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use http::Uri;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// Where spans go, and which.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The collector's URL for traces.
+    /// The collector's URL for traces, `http` or `https`.
     pub endpoint: Uri,
+    /// Whom the collector's certificate must lead to; nobody without TLS.
+    pub roots: Vec<CertificateDer<'static>>,
     /// More header fields of each export.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// Attributes of this pod.
@@ -37,14 +41,23 @@ impl Settings {
             (None, None) => return Ok(None),
         };
         let mut errors = Vec::new();
-        let endpoint =
-            url.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+        let known = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+        let endpoint = url.parse().ok().filter(known);
         let endpoint = endpoint.unwrap_or_else(|| {
             errors.push(format!(
-                "{name}={url:?}: expected http://host:port of a collector that takes OTLP over HTTP"
+                "{name}={url:?}: expected http://host:port or https://host:port of a collector that takes OTLP over \
+                 HTTP"
             ));
             Uri::default()
         });
+        let roots = if endpoint.scheme_str() == Some("https") {
+            roots(&given).unwrap_or_else(|error| {
+                errors.push(error);
+                Vec::new()
+            })
+        } else {
+            Vec::new()
+        };
         if let Some(protocol) =
             given("OTEL_EXPORTER_OTLP_PROTOCOL").filter(|protocol| protocol != "http/json")
         {
@@ -71,10 +84,27 @@ impl Settings {
         let headers = headers.into_iter().filter_map(&mut header).collect();
         let service = given("OTEL_SERVICE_NAME");
         if errors.is_empty() {
-            Ok(Some(Settings { endpoint, headers, attributes, service, ratio }))
+            Ok(Some(Settings { endpoint, roots, headers, attributes, service, ratio }))
         } else {
             Err(errors)
         }
+    }
+}
+
+/// The certificates of the file that the variables name. The image has none of its own.
+fn roots(given: &dyn Fn(&str) -> Option<String>) -> Result<Vec<CertificateDer<'static>>, String> {
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
+    let Some((name, path)) = names.into_iter().find_map(|name| Some((name, given(name)?))) else {
+        return Err(format!(
+            "{}: https wants a file of the certificates, as PEM, that the collector's must lead to",
+            names[1]
+        ));
+    };
+    let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(roots) if !roots.is_empty() => Ok(roots),
+        Ok(_) => Err(format!("{name}={path:?}: there is no certificate in this file; expected PEM")),
+        Err(error) => Err(format!("{name}={path:?}: cannot be read: {error}; expected certificates as PEM")),
     }
 }
 
@@ -172,7 +202,14 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_HEADERS", "a b=c"),
         ]);
         let errors = errors.unwrap_err();
+        // https without roots is one of them.
         assert_eq!(errors.len(), 5, "{errors:#?}");
+        let https = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector");
+        for path in ["/dev/null", "/nowhere"] {
+            let errors = read(&[https, ("OTEL_EXPORTER_OTLP_CERTIFICATE", path)]).unwrap_err();
+            assert!(errors.len() == 1 && errors[0].contains(path), "{errors:#?}");
+        }
+        assert!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector")]).is_err());
         assert!(
             read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), ("OTEL_TRACES_SAMPLER", "xray")]).is_err()
         );
