@@ -1,10 +1,15 @@
 //! Many inputs for tests of everything that reads what others send: a corpus, changed at random. The seed is fixed, so
-//! that a run finds the same tomorrow; `OUTRIGGER_FUZZ_RUNS` and `OUTRIGGER_FUZZ_SEED` make it another, longer one.
+//! that a run finds the same tomorrow; `OUTRIGGER_FUZZ_RUNS` and `OUTRIGGER_FUZZ_SEED` make it another, longer one. With
+//! `OUTRIGGER_FUZZ_SECONDS` each test goes on for so long, and what was taken is changed further.
+
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 const RUNS: u64 = 30_000;
 const LONGEST: usize = 4096;
+/// Inputs that were taken, and are kept to be changed further.
+const KEPT: usize = 1000;
 
 /// Shows the input of a run that panics.
 struct Shown<'a>(&'a [u8]);
@@ -34,8 +39,27 @@ pub(crate) fn each(corpus: &[&[u8]], words: &[&[u8]], check: impl Fn(&[u8]) -> b
     for input in corpus {
         run(input);
     }
-    let runs = setting("OUTRIGGER_FUZZ_RUNS", RUNS);
-    let taken = (0..runs).filter(|_| run(&changed(corpus, words, &mut rng))).count() as u64;
+    let seconds = setting("OUTRIGGER_FUZZ_SECONDS", 0);
+    let (least, end) = (setting("OUTRIGGER_FUZZ_RUNS", RUNS), Instant::now() + Duration::from_secs(seconds));
+    let (mut runs, mut taken, mut kept) = (0, 0, Vec::new());
+    while runs < least || Instant::now() < end {
+        let further = seconds > 0 && !kept.is_empty() && rng.bool();
+        let input = if further {
+            let known: &Vec<u8> = &kept[rng.usize(..kept.len())];
+            changed(&[known.as_slice(), corpus[rng.usize(..corpus.len())]], words, &mut rng)
+        } else {
+            changed(corpus, words, &mut rng)
+        };
+        runs += 1;
+        if run(&input) {
+            taken += 1;
+            match kept.len() {
+                _ if seconds == 0 => {}
+                KEPT => kept[rng.usize(..KEPT)] = input,
+                _ => kept.push(input),
+            }
+        }
+    }
     assert!(taken > runs / 50, "only {taken} of {runs} inputs were taken");
 }
 
