@@ -140,6 +140,24 @@ fn a_pod_that_istio_injected_is_taken_back_from_its_traces() {
     assert_eq!(uninject(&before), None);
 }
 
+/// An API server fills `scheme: HTTP` into a probe that was turned; a probe without a port, which nobody takes, was left.
+#[test]
+fn a_turned_probe_that_an_api_server_has_filled_in_comes_back() {
+    for pack in ["outrigger", "istio"] {
+        let injector = Injector::new(Settings::parse(&format!("pack: {pack}"), "test").unwrap()).unwrap();
+        for handler in [json!({"tcpSocket": {"port": 80}}), json!({"grpc": {"port": 80}})] {
+            let pod = json!({"metadata": {"name": "web", "labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web:1", "readinessProbe": handler}]}});
+            let mut injected = injector.inject(&pod, &Request::default()).unwrap().pod.unwrap();
+            let turned = &mut injected["spec"]["containers"].as_array_mut().unwrap();
+            let web = turned.iter_mut().find(|container| container["name"] == "web").unwrap();
+            assert_eq!(web["readinessProbe"]["httpGet"]["path"], "/app-health/web/readyz");
+            web["readinessProbe"]["httpGet"]["scheme"] = json!("HTTP");
+            assert_eq!(uninject(&injected), Some(pod), "{pack}");
+        }
+    }
+}
+
 #[test]
 fn overrides_give_the_users_containers_back() {
     let own = json!({"name": "istio-proxy", "image": "mine"});

@@ -21,6 +21,10 @@ const PUT: &str = "=";
 const IF_EMPTY: &str = "";
 const ORDER: &str = "#";
 
+/// What a probe or a hook does: one of these. One that injection added goes whole, with what an API server filled in
+/// (`scheme: HTTP`), since the rest of it would be no handler.
+const HANDLERS: [&str; 4] = ["exec", "grpc", "httpGet", "tcpSocket"];
+
 /// The record that leads from `after` to `before`, two pods.
 pub fn record(before: &Value, after: &Value) -> Value {
     changes(before, after, Shape::Object(schema::POD)).unwrap_or_else(|| json!({}))
@@ -90,7 +94,9 @@ fn object(
         match before.get(name) {
             Some(value) => record.extend(changes(value, now, shape.of(name)).map(|r| (name.clone(), r))),
             None => {
-                record.insert(name.clone(), addition(now, shape.of(name)));
+                let whole = HANDLERS.contains(&name.as_str());
+                let gone = if whole { Value::Null } else { addition(now, shape.of(name)) };
+                record.insert(name.clone(), gone);
             }
         }
     }

@@ -4,17 +4,21 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, until};
+use crate::cluster::{Namespace, outrigger, until};
 use crate::install::installed;
 use crate::pods::{self, IMAGE, container_status};
 
-/// Installs a sample, with an image that the nodes have.
-fn sample(namespace: &Namespace, name: &str) {
+/// A sample, with an image that the nodes have.
+fn sample_text(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(format!("{name}.yaml"));
     let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     assert!(text.contains("image: busybox:1.37"), "{text}");
-    let text = text.replace("image: busybox:1.37", &format!("image: {IMAGE}"));
-    namespace.try_kubectl(&["apply", "--filename=-"], &text).expect("applied");
+    text.replace("image: busybox:1.37", &format!("image: {IMAGE}"))
+}
+
+/// Installs a sample.
+fn sample(namespace: &Namespace, name: &str) {
+    namespace.try_kubectl(&["apply", "--filename=-"], &sample_text(name)).expect("applied");
     namespace.wait("condition=Available", &format!("deployment/{name}"));
 }
 
@@ -172,6 +176,50 @@ fn a_request_from_another_pod_reaches_the_application() {
                 other => Err(other.to_string()),
             }
         });
+    }
+}
+
+/// Without the webhook: `outrigger inject` to a file, in a namespace that asks for nothing.
+#[test]
+fn bookinfo_injected_by_hand_calls_through_its_sidecars() {
+    installed();
+    let namespace = Namespace::create("bookinfo", json!({}));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bookinfo.yaml");
+    std::fs::write(&file, format!("{}---\n{}", sample_text("bookinfo"), sample_text("sleep"))).unwrap();
+    let injected = outrigger(&["inject", "-f", &file.display().to_string(), "-n", &namespace.name]).stdout;
+    namespace.try_kubectl(&["apply", "--filename=-"], &injected).expect("applied");
+    let parts =
+        ["productpage-v1", "details-v1", "reviews-v1", "reviews-v2", "reviews-v3", "ratings-v1", "sleep"];
+    for part in parts {
+        namespace.wait("condition=Available", &format!("deployment/{part}"));
+    }
+    let page = || {
+        let url = "http://productpage:9080/cgi-bin/productpage";
+        let exec = ["exec", "deployment/sleep", "-c", "sleep", "--", "wget", "-qO-", url];
+        namespace.try_kubectl(&exec, "").map(|page| page.json())
+    };
+    // The node spreads connections over the three versions by chance.
+    let mut left = vec!["v1", "v2", "v3"];
+    until("a page with each version of the reviews", || {
+        let page = page()?;
+        if page["details"]["year"] != 1595 {
+            return Err(page.to_string());
+        }
+        let version = page["reviews"]["version"].as_str().unwrap_or_default();
+        if version != "v1" && page["reviews"]["ratings"]["first"] != 5 {
+            return Err(page.to_string());
+        }
+        left.retain(|wanted| *wanted != version);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} have not been seen; last: {page}")) }
+    });
+    for (part, container, reporter) in
+        [("productpage-v1", "productpage", "source"), ("details-v1", "details", "destination")]
+    {
+        let metrics = Metrics::read(&namespace, &format!("deployment/{part}"), container);
+        let labels = [format!("reporter=\"{reporter}\""), "response_code=\"200\"".to_owned()];
+        let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+        assert!(metrics.sum("istio_requests_total", &labels) >= 3, "{part}: {metrics:?}");
     }
 }
 
