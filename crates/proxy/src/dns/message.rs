@@ -44,7 +44,8 @@ pub(super) fn lifetime(reply: &[u8]) -> Option<u32> {
     let records = records(reply)?;
     let answers = usize::from(number(reply, 6)?);
     let negative = || {
-        let soa = records.iter().find(|record| record.kind == SOA)?;
+        // Two names of at least a byte, and five numbers.
+        let soa = records.iter().find(|record| record.kind == SOA && record.end >= record.ttl_at + 6 + 22)?;
         // The last of SOA's fields is the TTL of what is not there.
         let minimum = reply.get(soa.end - 4..soa.end)?;
         Some(soa.ttl.min(u32::from_be_bytes(minimum.try_into().ok()?)))
@@ -226,6 +227,14 @@ pub(super) mod tests {
                 renew(&mut bytes, [0, 0], 1);
             }
         }
+    }
+
+    #[test]
+    fn what_only_says_that_it_is_an_soa_is_not_kept() {
+        let mut message = reply(&query(7, "shop.example"), &[]);
+        message[9] = 1;
+        message.extend([0xc0, 12, 0, 6, 0, 1, 0, 0, 1, 4, 0, 0]);
+        assert_eq!(lifetime(&message), None);
     }
 
     #[test]
