@@ -31,8 +31,10 @@ impl Apply<'_> {
     pub(super) async fn run(&self) -> Result<(), String> {
         let deadline = Instant::now() + self.timeout;
         for object in self.objects {
-            if object.kind() == REGISTRATION {
-                self.rolled_out(deadline).await?;
+            if object.kind() == REGISTRATION
+                && let Some(webhook) = self.objects.iter().find(|object| object.kind() == "Deployment")
+            {
+                self.rolled_out(webhook, deadline).await?;
             }
             let tag = self.is_tag() && object.kind() == REGISTRATION;
             if tag {
@@ -40,6 +42,9 @@ impl Apply<'_> {
             }
             let applied = self.cluster.apply(&object.value, false).await;
             say(applied, object)?;
+            if object.kind() == "DaemonSet" {
+                self.rolled_out(object, deadline).await?;
+            }
             if tag {
                 self.lead(object).await?;
             }
@@ -84,16 +89,13 @@ impl Apply<'_> {
         Ok(())
     }
 
-    async fn rolled_out(&self, deadline: Instant) -> Result<(), String> {
-        let Some(deployment) = self.objects.iter().find(|object| object.kind() == "Deployment") else {
-            return Ok(());
-        };
+    async fn rolled_out(&self, workload: &Object, deadline: Instant) -> Result<(), String> {
         let (mut told, mut requested) = (None, Vec::new());
         loop {
-            let now = self.cluster.get(&path(&deployment.value)).await.map_err(|e| e.to_string())?;
+            let now = self.cluster.get(&path(&workload.value)).await.map_err(|e| e.to_string())?;
             let now = rollout(&now);
             let of =
-                format!("{}: {} of {} replicas are new and ready", deployment.title(), now.ready, now.wanted);
+                format!("{}: {} of {} replicas are new and ready", workload.title(), now.ready, now.wanted);
             if now.complete {
                 anstream::eprintln!("{GOOD}rolled out{GOOD:#}  {of}");
                 return Ok(());
@@ -102,7 +104,7 @@ impl Apply<'_> {
                 anstream::eprintln!("{DIM}waiting{DIM:#}     {of}");
             }
             told = Some(now);
-            if is_signed(&deployment.value) {
+            if is_signed(&workload.value) {
                 let waiting = self.requests().await?;
                 for name in waiting.iter().filter(|name| !requested.contains(*name)) {
                     anstream::eprintln!(
@@ -113,7 +115,7 @@ impl Apply<'_> {
                 requested = waiting;
             }
             if Instant::now() > deadline {
-                return Err(self.not_rolled_out(&deployment.title()).await);
+                return Err(self.not_rolled_out(workload).await);
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -131,8 +133,10 @@ impl Apply<'_> {
         Ok(names.filter(|request| request.starts_with(&own)).map(str::to_owned).collect())
     }
 
-    async fn not_rolled_out(&self, title: &str) -> String {
-        let Names { name, namespace, .. } = self.names;
+    async fn not_rolled_out(&self, workload: &Object) -> String {
+        let metadata = &workload.value["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+        let (title, name, namespace) = (workload.title(), text("name"), text("namespace"));
         let selector = format!("app.kubernetes.io/name%3D{name}");
         let pods =
             self.cluster.get(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")).await;

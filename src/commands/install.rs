@@ -39,6 +39,9 @@ pub(crate) struct Install {
     /// Have the certificate signed by the signer NAME of the cluster, in place of a CA of Outrigger's own
     #[arg(long, value_name = "NAME", conflicts_with = "tag")]
     certificate_signer: Option<String>,
+    /// Install the CNI plugin that captures from the node, so that pods need no NET_ADMIN; for all revisions
+    #[arg(long, conflicts_with = "tag")]
+    cni: bool,
     /// Install a controller for pods that came in without a sidecar, or have an old one
     #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "tag")]
     repair: Option<Repair>,
@@ -143,6 +146,7 @@ impl Install {
             replicas: self.replicas,
             settings: settings.transpose()?,
             certificate_signer: self.certificate_signer.clone(),
+            cni: self.cni,
             repair: self.repair,
             parts: self.parts.iter().copied().collect(),
         })

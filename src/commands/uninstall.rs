@@ -72,6 +72,13 @@ impl Uninstall {
 async fn take_away(cluster: &Cluster, names: &Names, objects: &[Object]) -> Result<(), String> {
     refuse_tagged(cluster, names).await?;
     delete(cluster, objects).await?;
+    // Other installations may leave capture to it, and it is no part of one.
+    if cluster.get("/apis/apps/v1/namespaces/outrigger-cni/daemonsets/outrigger-cni").await.is_ok() {
+        anstream::eprintln!(
+            "{DIM}left{DIM:#}        DaemonSet outrigger-cni/outrigger-cni, which captures for all revisions (kubectl delete \
+             namespace outrigger-cni)"
+        );
+    }
     let mut sidecars = Sidecars::default();
     let counted = cluster.metadata("/api/v1/pods", |pods| sidecars.count(pods, &names.revision)).await;
     counted.map_err(|e| e.to_string())?;

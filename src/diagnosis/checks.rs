@@ -166,8 +166,7 @@ fn enabled(facts: &Facts) -> Result<Vec<&Value>, String> {
 
 fn pod_security(facts: &Facts) -> Result<Found, String> {
     let settings = facts.settings.as_ref().ok().and_then(Option::as_ref).and_then(|map| read(map).ok());
-    let pilot = settings.as_ref().and_then(|settings| settings.values.get("pilot"));
-    if pilot.is_some_and(|pilot| pilot["cni"]["enabled"] == true) {
+    if settings.is_some_and(|settings| settings.captures_by_cni()) {
         return Ok(ok("capture is the CNI plugin's: no pod needs NET_ADMIN"));
     }
     let strict = |namespace: &&&Value| {

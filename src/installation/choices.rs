@@ -50,6 +50,7 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
             images(&mut spec["template"]["spec"], options);
             if own { webhook(spec, options, names) } else { repair(&mut spec["template"]["spec"], options) }
         }
+        "DaemonSet" => images(&mut object["spec"]["template"]["spec"], options),
         "HorizontalPodAutoscaler" => replicas_of(&mut object["spec"], options),
         "MutatingWebhookConfiguration" => {
             registration::of_revision(object, &names.revision);
@@ -68,11 +69,12 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
 /// The settings of the installation, checked.
 fn settings(built_in: &str, options: &Options, names: &Names) -> Result<String, Error> {
     let place = if options.settings.is_some() { "--config" } else { "config.yaml" };
-    let chosen = match (&options.settings, &options.registry) {
-        (Some(given), _) => given.clone(),
-        (None, Some(registry)) => built_in.replace(NO_REGISTRY, &prefix(registry)),
-        (None, None) => built_in.to_owned(),
-    };
+    let chosen = options.settings.clone().unwrap_or_else(|| {
+        let registry = options.registry.as_ref().map_or(NO_REGISTRY.to_owned(), |registry| prefix(registry));
+        // `values` stand last.
+        built_in.replace(NO_REGISTRY, &registry)
+            + if options.cni { "  pilot: {cni: {enabled: true}}\n" } else { "" }
+    });
     let read = Settings::parse(&chosen, place).map_err(|e| Error::Option(e.to_string()))?;
     for (field, found, wanted, option) in [
         ("revision", &read.revision, &names.revision, "--revision"),
@@ -84,6 +86,12 @@ fn settings(built_in: &str, options: &Options, names: &Names) -> Result<String, 
                  give {option} {found}"
             )));
         }
+    }
+    if options.cni && !read.captures_by_cni() {
+        return Err(Error::Option(format!(
+            "{place}: does not capture by the CNI plugin, which --cni installs; write `pilot: {{cni: {{enabled: true}}}}` \
+             under `values`"
+        )));
     }
     Ok(chosen)
 }

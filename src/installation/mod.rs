@@ -66,6 +66,8 @@ pub struct Options {
     pub settings: Option<String>,
     /// The `signerName` of the signer of the cluster who signs the certificate, in place of a CA of Outrigger's own.
     pub certificate_signer: Option<String>,
+    /// Whether capture is that of a CNI plugin on each node, which is installed, too.
+    pub cni: bool,
     /// The controller for pods that came in without a sidecar.
     pub repair: Option<Repair>,
     /// What is installed besides.
@@ -81,6 +83,7 @@ impl Default for Options {
             replicas: None,
             settings: None,
             certificate_signer: None,
+            cni: false,
             repair: None,
             parts: BTreeSet::new(),
         }

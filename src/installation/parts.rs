@@ -44,6 +44,9 @@ const PARTS: [(Part, &str); 6] = [
 /// The registration. It comes last, so that no pod is sent to a webhook that is not there.
 pub(super) const REGISTRATION: &str = manifest!("3-registration.yaml");
 
+/// Capture from the node. Its objects have the same names for all revisions.
+const CNI: &str = manifest!("cni/cni.yaml");
+
 /// What becomes of pods that came in without a sidecar, or have an old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Repair {
@@ -65,5 +68,13 @@ pub(super) fn texts(options: &Options) -> impl Iterator<Item = &'static str> {
     let signer = options.certificate_signer.as_ref().map(|_| SIGNER);
     let repair = options.repair.map(|_| REPAIR);
     let restart = options.repair.filter(|repair| *repair == Repair::Restart).map(|_| RESTART);
-    BEFORE.into_iter().chain(chosen).chain(signer).chain(repair).chain(restart).chain([REGISTRATION])
+    let cni = options.cni.then_some(CNI);
+    // The plugin first: pods that the settings leave to it fail on nodes that lack it.
+    cni.into_iter()
+        .chain(BEFORE)
+        .chain(chosen)
+        .chain(signer)
+        .chain(repair)
+        .chain(restart)
+        .chain([REGISTRATION])
 }

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::*;
+use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
 fn all_parts() -> BTreeSet<Part> {
@@ -414,4 +415,30 @@ fn the_repair_controller_restarts_nothing_unless_it_is_told_to() {
     assert_eq!(verbs(&report), BTreeSet::from(["get", "list"].map(str::to_owned)));
     assert_eq!(container(&restart)["args"].as_array().unwrap().last(), Some(&json!("--restart")));
     assert_eq!(verbs(&restart), BTreeSet::from(["get", "list", "patch"].map(str::to_owned)));
+}
+
+#[test]
+fn the_cni_plugin_is_one_for_all_revisions_and_the_settings_leave_capture_to_it() {
+    let options = Options { cni: true, registry: Some("registry.example".to_owned()), ..canary() };
+    let installed = objects(&options).unwrap();
+    let plugin = of_kind(&installed, "DaemonSet")[0];
+    assert_eq!(
+        (&plugin["metadata"]["name"], &plugin["metadata"]["namespace"]),
+        (&json!("outrigger-cni"), &json!("outrigger-cni"))
+    );
+    let image = format!("registry.example/outrigger-init:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(plugin["spec"]["template"]["spec"]["containers"][0]["image"], json!(image));
+    // Before the settings that leave capture to it.
+    let place = |kind: &str| installed.iter().position(|object| object.kind() == kind).unwrap();
+    assert!(place("DaemonSet") < place("ConfigMap"));
+    let settings = of_kind(&installed, "ConfigMap")[0]["data"]["config.yaml"].as_str().unwrap();
+    assert!(Settings::parse(settings, "settings").unwrap().captures_by_cni(), "{settings}");
+    let given = |text: &str| objects(&Options { settings: Some(text.to_owned()), ..options.clone() });
+    let head = "revision: canary\ninstallationNamespace: mesh\n";
+    let message = given(head).unwrap_err().to_string();
+    assert!(message.starts_with("--config: does not capture by the CNI plugin"), "{message}");
+    given(&format!("{head}values: {{pilot: {{cni: {{enabled: true}}}}}}\n")).unwrap();
+    // Another installation may need it: it stays when this one goes.
+    let removed = removal(&Names::new("canary", "mesh").unwrap()).unwrap();
+    assert!(!removed.iter().any(|object| object.kind() == "DaemonSet"));
 }

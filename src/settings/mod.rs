@@ -197,6 +197,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether pods are captured from the node, by the CNI plugin: `values.pilot.cni.enabled`, as Istio calls it.
+    pub fn captures_by_cni(&self) -> bool {
+        self.values.get("pilot").is_some_and(|pilot| pilot["cni"]["enabled"] == true)
+    }
+
     /// Reads and validates a file.
     ///
     /// # Errors

@@ -61,10 +61,16 @@ fn without_net_admin_the_node_captures_and_a_node_that_does_not_fails_the_pod() 
     let app = container_status(&pod, "app");
     assert!(app["state"]["waiting"].is_object(), "the application never ran: {app:#}");
 
-    kubectl(&["apply", "--filename", &manifest()]);
-    let rollout =
-        ["rollout", "status", "daemonset/outrigger-cni", "--namespace=outrigger-cni", "--timeout=120s"];
-    kubectl(&rollout);
+    // As an installation brings it, whose settings leave capture to it.
+    let own = Namespace::create("node", json!({}));
+    let which = ["--revision", "node", "--namespace", &own.name];
+    let said = outrigger(&[&["install", "--cni", "--replicas=1", "--apply"], &which[..]].concat()).stderr;
+    assert!(said.contains("rolled out  DaemonSet outrigger-cni/outrigger-cni: "), "{said}");
+    let sent = Namespace::create("pods", json!({"istio.io/rev": "node"}));
+    let created = sent.create_object(&crate::pods::stored("sent")).json();
+    assert_eq!(names(&created, "initContainers"), ["istio-validation", "istio-proxy"]);
+    let said = outrigger(&[&["uninstall", "--apply"], &which[..]].concat()).stderr;
+    assert!(said.contains("left        DaemonSet outrigger-cni/outrigger-cni"), "{said}");
     // A runtime reads a changed list on its own time, which only a pod can tell.
     let mut asked = 0;
     until("a pod that the node captures", || {

@@ -57,8 +57,9 @@ fn assert_same(left: &str, right: &str) {
 /// Helm makes the namespace itself, before it looks at the chart; beside another installation it is there already.
 fn without_namespace(stream: &str) -> String {
     let documents = outrigger::manifest::split(stream.as_bytes());
-    let others =
-        documents.iter().filter(|d| d.parse().unwrap().is_some_and(|object| object["kind"] != "Namespace"));
+    // That of the CNI plugin is another one.
+    let own = |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] != "outrigger-cni";
+    let others = documents.iter().filter(|d| d.parse().unwrap().is_some_and(|object| !own(&object)));
     others.map(|document| std::str::from_utf8(document.source).unwrap()).collect()
 }
 
@@ -77,6 +78,11 @@ fn the_chart_has_the_objects_of_install() {
     assert_same(
         &helm("outrigger-system", &["--set", &format!("certificateSigner={signer}")]),
         &without_namespace(&install(&["--certificate-signer", signer])),
+    );
+    let registry = ["--registry", "registry.example/mesh"];
+    assert_same(
+        &helm("outrigger-system", &["--set", "cni=true,registry=registry.example/mesh"]),
+        &without_namespace(&install(&[&["--cni"], &registry[..]].concat())),
     );
     for repair in ["report", "restart"] {
         let set = format!("repair={repair},revision=canary,registry=registry.example/mesh");
@@ -130,6 +136,10 @@ fn the_chart_refuses_what_install_refuses() {
         ("tags={canary},revision=canary", "tags: canary is the revision's own name"),
         ("colour=blue", "colour"),
         ("repair=true", "repair"),
+        (
+            "cni=true,settings=installationNamespace: mesh",
+            "settings: write `pilot: {cni: {enabled: true}}` under `values`",
+        ),
         ("certificateSigner=serving", "certificateSigner"),
         ("certificateSigner=kubernetes.io/kubelet-serving", "certificateSigner"),
         ("certificateSigner=example.com/serving,certManager=true", "choose one of them"),
@@ -154,6 +164,7 @@ fn the_kustomizations_have_the_objects_of_install() {
     assert_same(&kustomize("overlays/cert-manager"), &install(&["--with", "cert-manager"]));
     let signer = ["--certificate-signer", "signer.example/webhooks"];
     assert_same(&kustomize("overlays/certificate-signer"), &install(&signer));
+    assert_same(&kustomize("overlays/cni"), &install(&["--cni"]));
     assert_same(&kustomize("overlays/repair"), &install(&["--repair", "restart"]));
     assert_same(&kustomize("overlays/canary"), &without_namespace(&install(&["--revision", "canary"])));
 }
