@@ -11,6 +11,9 @@ pub const FIELD_MANAGER: &str = "outrigger";
 /// The owner of fields that `kubectl apply` wrote.
 const KUBECTL: &str = "kubectl-client-side-apply";
 
+/// The owner of replicas that are an autoscaler's from now on, until it writes them.
+const HANDOVER: &str = "handover-to-hpa";
+
 /// How often an object is read and changed that others change, too.
 const TRIES: usize = 10;
 
@@ -40,6 +43,12 @@ impl Cluster {
         };
         if before.is_some() && !dry_run {
             self.change(&path, take_over).await?;
+        }
+        if let Some(replicas) =
+            before.as_ref().and_then(|before| hand_over(before, object)).filter(|_| !dry_run)
+        {
+            self.patch(&format!("{path}?fieldManager={HANDOVER}&force=true"), &Change::Apply(&replicas))
+                .await?;
         }
         let dry = if dry_run { "&dryRun=All" } else { "" };
         let query = format!("{path}?fieldManager={FIELD_MANAGER}&force=true{dry}");
@@ -133,9 +142,51 @@ fn take_over(object: &Value) -> Option<Value> {
     ]))
 }
 
+/// What another manager applies so that replicas stay as many as they are though `object` says nothing of them any more,
+/// where it did before: else they would be one until the autoscaler looks. `None` where there is nothing to keep.
+///
+/// Source: <https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership>.
+fn hand_over(before: &Value, object: &Value) -> Option<Value> {
+    let (metadata, spec) = (&object["metadata"], &object["spec"]);
+    let replicas = &before["spec"]["replicas"];
+    let ours = |entry: &Value| {
+        let manager = &entry["manager"];
+        (*manager == FIELD_MANAGER || *manager == KUBECTL)
+            && entry["fieldsV1"]["f:spec"].get("f:replicas").is_some()
+    };
+    let owned = before["metadata"]["managedFields"].as_array()?.iter().any(ours);
+    (object["kind"] == "Deployment" && spec["replicas"].is_null() && !replicas.is_null() && owned).then(
+        || {
+            json!({
+                "apiVersion": object["apiVersion"],
+                "kind": object["kind"],
+                "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+                "spec": {"replicas": replicas},
+            })
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_that_are_no_longer_applied_stay() {
+        let before = |manager: &str, fields: Value| {
+            let entry = json!({"manager": manager, "fieldsV1": {"f:spec": fields}});
+            json!({"metadata": {"managedFields": [entry]}, "spec": {"replicas": 3}})
+        };
+        let object = |spec: Value| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "namespace": "y", "labels": {}}, "spec": spec});
+        let (owned, scaled) = (json!({"f:replicas": {}}), object(json!({"template": {}})));
+        let kept = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "namespace": "y"}, "spec": {"replicas": 3}});
+        for manager in [FIELD_MANAGER, KUBECTL] {
+            assert_eq!(hand_over(&before(manager, owned.clone()), &scaled).as_ref(), Some(&kept));
+        }
+        assert_eq!(hand_over(&before(FIELD_MANAGER, owned.clone()), &object(json!({"replicas": 2}))), None);
+        assert_eq!(hand_over(&before("kube-controller-manager", owned), &scaled), None);
+        assert_eq!(hand_over(&before(FIELD_MANAGER, json!({})), &scaled), None);
+    }
 
     #[test]
     fn objects_are_found_by_kind_and_name() {

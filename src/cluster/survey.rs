@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::{Cluster, Error};
 use crate::certificates::unix_now;
 use crate::diagnosis::{Asked, Facts, asks};
-use crate::installation::{Names, tags_of, trial_pod};
+use crate::installation::{Names, TrialPod, tags_of, trial_pod};
+use crate::settings::Settings;
 
 /// Namespaces that a pod is sent to, at most.
 const SAMPLES: usize = 50;
@@ -43,7 +44,8 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
     let registrations = list("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations").await;
     let namespaces = list("/api/v1/namespaces").await;
     let deployment = one(format!("/apis/apps/v1/namespaces/{namespace}/deployments/{}", names.name)).await;
-    let (mut samples, mut pods) = (Vec::new(), Ok(Vec::new()));
+    let settings = one(format!("{own}/configmaps/{}", names.name)).await;
+    let (mut samples, mut trial, mut pods) = (Vec::new(), None, Ok(Vec::new()));
     if let (Ok(Some(_)), Ok(namespaces), Ok(registrations)) = (&deployment, &namespaces, &registrations) {
         let tags = tags_of(registrations, names);
         let pod = trial_pod(&json!({INJECT_KEY: "true"}));
@@ -57,6 +59,14 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
             let found = list(&format!("/api/v1/namespaces/{name}/pods")).await;
             pods = pods.and_then(|all: Vec<Value>| Ok([all, found?].concat()));
         }
+        if samples.is_empty()
+            && let Some(chosen) = of_map(settings.as_ref().ok())
+                .and_then(|settings| TrialPod::choose(namespaces, &names.revision, &settings))
+        {
+            let path = format!("/api/v1/namespaces/{}/pods?dryRun=All", chosen.namespace);
+            let sent = cluster.create(&path, &chosen.pod).await.map_err(|e| e.to_string());
+            trial = Some((chosen.namespace, sent));
+        }
     }
     Facts {
         names: names.clone(),
@@ -68,11 +78,18 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
         namespaces,
         deployment,
         secret: one(format!("{own}/secrets/{}-certificate", names.name)).await,
-        settings: one(format!("{own}/configmaps/{}", names.name)).await,
+        settings,
         replicas: replicas(cluster, names).await,
         samples,
+        trial,
         pods,
     }
+}
+
+/// The settings in a ConfigMap, where they can be read.
+fn of_map(map: Option<&Option<Value>>) -> Option<Settings> {
+    let text = map?.as_ref()?["data"]["config.yaml"].as_str()?;
+    Settings::parse(text, "config.yaml").ok()
 }
 
 async fn permissions(cluster: &Cluster, namespace: &str) -> Result<Vec<(String, bool)>, Error> {

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use outrigger::installation::{self, DEFAULT_REVISION, Names, Options, Part, Repair, Tag};
-use outrigger::settings::INSTALLATION_NAMESPACE;
+use outrigger::cluster::Cluster;
+use outrigger::diagnosis;
+use outrigger::installation::{self, DEFAULT_REVISION, Names, Object, Options, Part, Repair, Tag};
+use outrigger::settings::{INSTALLATION_NAMESPACE, KubernetesVersion};
 
 use super::apply::Apply;
 use super::cluster::ClusterFlags;
 use super::output;
+use super::report::DIM;
 
 /// Print what an installation is made of, or apply it
 ///
@@ -110,12 +113,9 @@ impl Install {
     /// An option that cannot be used, as a message for people.
     pub(crate) fn run(self) -> Result<(), String> {
         let names = self.which.names()?;
-        let objects = match self.which.tag()? {
-            Some(tag) => tag.objects(),
-            None => installation::objects(&self.options()?),
-        };
-        let objects = objects.map_err(|e| e.to_string())?;
+        let (tag, options) = (self.which.tag()?, self.options()?);
         if !self.apply && self.dry_run.is_none() {
+            let objects = made(tag.as_ref(), &options)?;
             let text = match self.output {
                 OutputFlag::Yaml => installation::yaml(&objects),
                 OutputFlag::Json => format!("{:#}\n", installation::json(&objects)),
@@ -123,6 +123,11 @@ impl Install {
             return output::write(None, text.as_bytes());
         }
         self.cluster.ask(async |cluster| {
+            let oldest_kubelet = if tag.is_none() { oldest_kubelet(cluster).await } else { None };
+            let objects = match made(tag.as_ref(), &Options { oldest_kubelet, ..options }) {
+                Ok(objects) => objects,
+                Err(error) => return Ok(Err(error)),
+            };
             let apply = Apply {
                 cluster,
                 names: &names,
@@ -145,10 +150,31 @@ impl Install {
             registry: self.registry.clone(),
             replicas: self.replicas,
             settings: settings.transpose()?,
+            oldest_kubelet: None,
             certificate_signer: self.certificate_signer.clone(),
             cni: self.cni,
             repair: self.repair,
             parts: self.parts.iter().copied().collect(),
         })
     }
+}
+
+fn made(tag: Option<&Tag>, options: &Options) -> Result<Vec<Object>, String> {
+    tag.map_or_else(|| installation::objects(options), Tag::objects).map_err(|e| e.to_string())
+}
+
+/// The oldest kubelet, which says whether sidecars can be native ones; where it is not known, why.
+async fn oldest_kubelet(cluster: &Cluster) -> Option<KubernetesVersion> {
+    let why = match cluster.list("/api/v1/nodes").await {
+        Ok(nodes) => match diagnosis::oldest_kubelet(&nodes) {
+            Some(oldest) => return Some(oldest),
+            None => "no node says the version of its kubelet".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    };
+    anstream::eprintln!(
+        "{DIM}not known{DIM:#}   the oldest kubelet: {why}; the settings' kubernetesVersion decides whether sidecars are native \
+         ones"
+    );
+    None
 }

@@ -9,7 +9,7 @@ use super::State::{Failed, Unknown, Warning};
 use super::{Facts, Found, bad, leads_to, ok};
 use crate::certificates::{Bundle, Identity, written_date};
 use crate::injection::{Injector, of_namespace};
-use crate::installation::tags_of;
+use crate::installation::{tags_of, verify};
 use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE, Settings};
 use crate::sidecars::{self, Want, Workload};
 
@@ -73,15 +73,14 @@ fn version(facts: &Facts) -> Result<Found, String> {
 }
 
 /// `v1.34.2+k3s1` as 1.34.
-fn parsed(version: &str) -> Option<KubernetesVersion> {
+pub(super) fn parsed(version: &str) -> Option<KubernetesVersion> {
     let mut parts = version.strip_prefix('v').unwrap_or(version).split(['.', '-', '+']);
     format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
 }
 
 fn kubelets(facts: &Facts) -> Result<Found, String> {
     let nodes = facts.nodes.as_ref().map_err(Clone::clone)?;
-    let version = |node: &Value| parsed(node["status"]["nodeInfo"]["kubeletVersion"].as_str()?);
-    let Some(oldest) = nodes.iter().filter_map(version).min() else {
+    let Some(oldest) = super::oldest_kubelet(nodes) else {
         return Ok(bad(
             Failed,
             "there is no node whose kubelet says its version",
@@ -334,14 +333,31 @@ fn settings(facts: &Facts) -> Result<Found, String> {
     })
 }
 
+/// What to do where a pod is not injected.
+const NOT_INJECTED: &str =
+    "the lines above say why the API server cannot call the webhook, or outrigger explain";
+
 fn injection(facts: &Facts) -> Result<Found, String> {
     if facts.samples.is_empty() {
-        let message = "no namespace asks for injection";
         let label = match facts.names.revision.as_str() {
             crate::installation::DEFAULT_REVISION => "istio-injection=enabled".to_owned(),
             revision => format!("istio.io/rev={revision}"),
         };
-        return Ok(bad(Warning, message, format!("kubectl label namespace NAME {label}")));
+        let remedy = format!("kubectl label namespace NAME {label}");
+        let nobody = "no namespace asks for injection";
+        return Ok(match &facts.trial {
+            None => {
+                bad(Warning, format!("{nobody}, and the settings inject no pod that does so itself"), remedy)
+            }
+            Some((namespace, Ok(pod))) => match verify(pod, &facts.names.revision) {
+                Ok(()) => {
+                    let message = "a pod that does so itself, sent for nothing to namespace";
+                    bad(Warning, format!("{nobody}; {message} {namespace}, came back injected"), remedy)
+                }
+                Err(why) => bad(Failed, format!("{namespace}: {why}"), NOT_INJECTED),
+            },
+            Some((namespace, Err(why))) => bad(Failed, format!("{namespace}: {why}"), NOT_INJECTED),
+        });
     }
     let mut wrong = Vec::new();
     for (namespace, sample) in &facts.samples {
@@ -355,11 +371,7 @@ fn injection(facts: &Facts) -> Result<Found, String> {
         ok(format!("a pod sent for nothing to each of {} namespaces came back injected", facts.samples.len()))
     } else {
         let message = format!("pods are not injected in {}", listed(&wrong));
-        bad(
-            Failed,
-            message,
-            "the lines above say why the API server cannot call the webhook, or outrigger explain",
-        )
+        bad(Failed, message, NOT_INJECTED)
     })
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::installation::Names;
+use crate::settings::KubernetesVersion;
 
 /// What was asked, and what came of it: the answer, or why there is none.
 pub type Asked<T> = Result<T, String>;
@@ -39,6 +40,9 @@ pub struct Facts {
     pub replicas: Asked<Vec<(String, Asked<String>)>>,
     /// A pod that was sent to each namespace that asks for injection, for nothing (dry run), and what came back.
     pub samples: Vec<(String, Asked<Value>)>,
+    /// Where no namespace asks for injection: a pod that asks for it itself, sent likewise, and what came back. `None`
+    /// where there is no namespace in which the settings would inject it.
+    pub trial: Option<(String, Asked<Value>)>,
     /// The pods of these namespaces.
     pub pods: Asked<Vec<Value>>,
 }
@@ -81,6 +85,12 @@ fn ok(message: impl Into<String>) -> Found {
 
 fn bad(state: State, message: impl Into<String>, remedy: impl Into<String>) -> Found {
     (state, message.into(), Some(remedy.into()))
+}
+
+/// The oldest kubelet among Nodes; `None` where none says its version.
+pub fn oldest_kubelet(nodes: &[Value]) -> Option<KubernetesVersion> {
+    let version = |node: &Value| checks::parsed(node["status"]["nodeInfo"]["kubeletVersion"].as_str()?);
+    nodes.iter().filter_map(version).min()
 }
 
 /// All checks that apply, in order: those of the cluster, and where there is an installation, those of it.

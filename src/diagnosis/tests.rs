@@ -41,6 +41,7 @@ fn facts() -> Facts {
             ("a".to_owned(), Ok(METRICS.to_owned())),
             ("b".to_owned(), Ok(METRICS.to_owned())),
         ]),
+        trial: None,
         samples: vec![("shop".to_owned(), Ok(injected))],
         pods: Ok(Vec::new()),
     }
@@ -122,6 +123,17 @@ fn each_fault_has_its_line_with_a_remedy() {
         }),
         ("injection", State::Failed, "without a sidecar", |f| f.samples[0].1 = Ok(json!({}))),
         ("injection", State::Warning, "no namespace", |f| f.samples.clear()),
+        ("injection", State::Warning, "to namespace calm, came back injected", |f| {
+            let status = r#"{"revision":"default"}"#;
+            let pod = json!({"metadata": {"annotations": {"sidecar.istio.io/status": status}}});
+            (f.samples, f.trial) = (Vec::new(), Some(("calm".to_owned(), Ok(pod))));
+        }),
+        ("injection", State::Failed, "calm: the pod came back as it was sent", |f| {
+            (f.samples, f.trial) = (Vec::new(), Some(("calm".to_owned(), Ok(json!({})))));
+        }),
+        ("injection", State::Failed, "calm: no endpoints", |f| {
+            (f.samples, f.trial) = (Vec::new(), Some(("calm".to_owned(), Err("no endpoints".to_owned()))));
+        }),
         ("missing-sidecars", State::Warning, "Pod shop/bare", |f| {
             let spec = json!({"containers": [{"name": "app", "image": "app"}]});
             f.pods = Ok(vec![json!({"metadata": {"name": "bare", "namespace": "shop"}, "spec": spec})]);

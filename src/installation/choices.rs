@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Error, Names, Options, Part, Repair, registration};
-use crate::settings::Settings;
+use crate::settings::{KubernetesVersion, Settings};
 
 /// Where the images of the manifests come from: nowhere but `images/build`.
 const NO_REGISTRY: &str = "localhost/";
@@ -71,9 +71,17 @@ fn settings(built_in: &str, options: &Options, names: &Names) -> Result<String, 
     let place = if options.settings.is_some() { "--config" } else { "config.yaml" };
     let chosen = options.settings.clone().unwrap_or_else(|| {
         let registry = options.registry.as_ref().map_or(NO_REGISTRY.to_owned(), |registry| prefix(registry));
+        let text = built_in.replace(NO_REGISTRY, &registry);
+        let newest = Settings::default().kubernetes_version;
+        let text = match options.oldest_kubelet.filter(|oldest| *oldest < newest) {
+            Some(oldest) => {
+                let version = |version: KubernetesVersion| format!("kubernetesVersion: \"{version}\"");
+                text.replace(&version(newest), &version(oldest))
+            }
+            None => text,
+        };
         // `values` stand last.
-        built_in.replace(NO_REGISTRY, &registry)
-            + if options.cni { "  pilot: {cni: {enabled: true}}\n" } else { "" }
+        text + if options.cni { "  pilot: {cni: {enabled: true}}\n" } else { "" }
     });
     let read = Settings::parse(&chosen, place).map_err(|e| Error::Option(e.to_string()))?;
     for (field, found, wanted, option) in [
@@ -86,6 +94,13 @@ fn settings(built_in: &str, options: &Options, names: &Names) -> Result<String, 
                  give {option} {found}"
             )));
         }
+    }
+    if let Some(oldest) = options.oldest_kubelet.filter(|oldest| *oldest < read.kubernetes_version) {
+        return Err(Error::Option(format!(
+            "{place}: kubernetesVersion is {}, and the oldest kubelet of the cluster is {oldest}, which may not know native \
+             sidecars; write `kubernetesVersion: \"{oldest}\"` into the settings",
+            read.kubernetes_version
+        )));
     }
     if options.cni && !read.captures_by_cni() {
         return Err(Error::Option(format!(

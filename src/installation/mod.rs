@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::settings::INSTALLATION_NAMESPACE;
+use crate::settings::{INSTALLATION_NAMESPACE, KubernetesVersion};
 use crate::{manifest, yaml};
 
 pub use names::Names;
@@ -64,6 +64,8 @@ pub struct Options {
     pub replicas: Option<u32>,
     /// The settings (InjectorConfig), in place of those of the manifests.
     pub settings: Option<String>,
+    /// The oldest kubelet of the cluster, where it is known: the settings of the manifests do with it.
+    pub oldest_kubelet: Option<KubernetesVersion>,
     /// The `signerName` of the signer of the cluster who signs the certificate, in place of a CA of Outrigger's own.
     pub certificate_signer: Option<String>,
     /// Whether capture is that of a CNI plugin on each node, which is installed, too.
@@ -82,6 +84,7 @@ impl Default for Options {
             registry: None,
             replicas: None,
             settings: None,
+            oldest_kubelet: None,
             certificate_signer: None,
             cni: false,
             repair: None,

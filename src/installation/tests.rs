@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::*;
-use crate::settings::Settings;
+use crate::settings::{NATIVE_SIDECARS_SINCE, Settings};
 use crate::telemetry::Metrics;
 
 fn all_parts() -> BTreeSet<Part> {
@@ -441,4 +441,29 @@ fn the_cni_plugin_is_one_for_all_revisions_and_the_settings_leave_capture_to_it(
     // Another installation may need it: it stays when this one goes.
     let removed = removal(&Names::new("canary", "mesh").unwrap()).unwrap();
     assert!(!removed.iter().any(|object| object.kind() == "DaemonSet"));
+}
+
+#[test]
+fn the_settings_do_with_the_oldest_kubelet() {
+    let installed = |oldest: Option<&str>, settings: Option<&str>| {
+        let options = Options {
+            oldest_kubelet: oldest.map(|oldest| oldest.parse().unwrap()),
+            settings: settings.map(str::to_owned),
+            ..Options::default()
+        };
+        let objects = objects(&options)?;
+        let text = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().unwrap().to_owned();
+        let settings = Settings::parse(&text, "settings").unwrap();
+        Ok::<_, Error>((
+            settings.kubernetes_version.to_string(),
+            settings.native_sidecars_since(NATIVE_SIDECARS_SINCE),
+        ))
+    };
+    assert_eq!(installed(None, None), Ok(("1.34".to_owned(), true)));
+    assert_eq!(installed(Some("1.36"), None), Ok(("1.34".to_owned(), true)));
+    assert_eq!(installed(Some("1.30"), None), Ok(("1.30".to_owned(), true)));
+    assert_eq!(installed(Some("1.28"), None), Ok(("1.28".to_owned(), false)));
+    assert_eq!(installed(Some("1.28"), Some("kubernetesVersion: \"1.27\"")), Ok(("1.27".to_owned(), false)));
+    let refused = installed(Some("1.28"), Some("policy: disabled")).unwrap_err().to_string();
+    assert!(refused.contains("write `kubernetesVersion: \"1.28\"` into the settings"), "{refused}");
 }

@@ -21,12 +21,14 @@ pub struct TrialPod {
 
 impl TrialPod {
     /// A pod for the revision (or tag) `asked`, in the first of the namespaces in which it reaches the webhook and the
-    /// settings inject it. Those without Pod Security come first. `None` where there is no such namespace.
+    /// settings inject it. Those without Pod Security come first, then the oldest, which is the least likely to be just
+    /// going. `None` where there is no such namespace.
     pub fn choose(namespaces: &[Value], asked: &str, settings: &Settings) -> Option<Self> {
-        let mut chosen: Vec<_> =
-            namespaces.iter().filter_map(|namespace| trial(namespace, asked, settings)).collect();
-        chosen.sort_by_key(|(secured, _)| *secured);
-        chosen.into_iter().next().map(|(_, trial)| trial)
+        let trials = namespaces.iter().filter_map(|namespace| {
+            let created = namespace["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
+            trial(namespace, asked, settings).map(|(secured, trial)| ((secured, created), trial))
+        });
+        trials.min_by_key(|(order, _)| *order).map(|(_, trial)| trial)
     }
 }
 
@@ -126,6 +128,10 @@ mod tests {
         assert_eq!(chosen(&all, "default", "policy: off"), None);
         assert_eq!(chosen(&all[..2], "default", ""), None);
         let mut going = all.clone();
+        let mut aged = all.clone();
+        aged[4]["metadata"]["creationTimestamp"] = json!("2026-11-28T12:00:00Z");
+        aged[5]["metadata"]["creationTimestamp"] = json!("2026-11-28T11:00:00Z");
+        assert_eq!(chosen(&aged, "default", ""), of("default", &named("default")));
         going[4]["metadata"]["deletionTimestamp"] = json!("2026-11-28T12:00:00Z");
         assert_eq!(chosen(&going, "default", ""), of("default", &named("default")));
     }

@@ -1,5 +1,6 @@
 //! Installing by each way, upgrading, two revisions side by side, tags, and taking an installation away.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -107,6 +108,42 @@ fn an_installation_is_applied_works_and_leaves_its_pods_when_it_goes() {
     assert_eq!(revision_in(&pods).unwrap(), "none");
 }
 
+/// The uids of the webhook's pods, when there are so many and none is going.
+fn webhooks(namespace: &Namespace, name: &str, count: usize) -> BTreeSet<String> {
+    until("all replicas", || {
+        let deployment = namespace.get("deployment", name);
+        let seen = deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"];
+        let pods = namespace.pods(&format!("app.kubernetes.io/name={name}"));
+        let staying = pods.iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        if seen && staying && pods.len() == count {
+            Ok(pods.iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned()).collect())
+        } else {
+            Err(format!("{} of {count}", pods.len()))
+        }
+    })
+}
+
+#[test]
+fn an_autoscaler_takes_over_as_many_replicas_as_there_are() {
+    let namespace = Namespace::create("scaled", json!({}));
+    let which = ["--revision", "scaled", "--namespace", &namespace.name, "--replicas", "2", "--apply"];
+    outrigger(&[&["install"], &which[..]].concat());
+    let before = webhooks(&namespace, "outrigger-scaled", 2);
+    outrigger(&[&["install", "--with", "hpa"], &which[..]].concat());
+    assert_eq!(webhooks(&namespace, "outrigger-scaled", 2), before);
+    let deployment =
+        namespace.kubectl(&["get", "deployment/outrigger-scaled", "--output=json", "--show-managed-fields"]);
+    let deployment = deployment.json();
+    let managers = deployment["metadata"]["managedFields"].as_array().unwrap();
+    let of_replicas: Vec<_> = managers
+        .iter()
+        .filter(|entry| entry["fieldsV1"]["f:spec"].get("f:replicas").is_some())
+        .map(|entry| entry["manager"].as_str().unwrap())
+        .collect();
+    assert!(!of_replicas.is_empty() && !of_replicas.contains(&"outrigger"), "{of_replicas:?}");
+    outrigger(&["uninstall", "--revision", "scaled", "--namespace", &namespace.name, "--apply"]);
+}
+
 #[test]
 fn helm_installs_upgrades_and_uninstalls() {
     let namespace = Namespace::create("helm", json!({}));
@@ -125,6 +162,10 @@ fn helm_installs_upgrades_and_uninstalls() {
     let replicas = &namespace.get("deployment", "outrigger-helm")["spec"]["replicas"];
     assert_eq!(*replicas, json!(2));
     assert_eq!(revision_in(&by_tag).unwrap(), "helm");
+    // An autoscaler takes over as many as there are.
+    let before = webhooks(&namespace, "outrigger-helm", 2);
+    helm(&[&["upgrade", "outrigger", &chart, "--set", "replicas=2,hpa=true"], &values[..]].concat());
+    assert_eq!(webhooks(&namespace, "outrigger-helm", 2), before);
     helm(&["uninstall", "outrigger", "--namespace", &namespace.name]);
     assert_eq!(revision_in(&by_revision).unwrap(), "none");
 }

@@ -35,6 +35,11 @@ fn deployment(name: &str) -> Value {
 #[test]
 fn what_missed_its_sidecar_is_found_and_restarted() {
     let installation = Installation::new("operated", 1, json!({}));
+    let (status, report) = check(&installation);
+    let nobody = line(&report, "injection");
+    assert!(status.success() && nobody["state"] == "warning", "{report:#}");
+    assert!(nobody["message"].as_str().unwrap().ends_with(", came back injected"), "{nobody}");
+
     // A pod of before the namespace asked for injection.
     let namespace = Namespace::create("before", json!({}));
     namespace.create_object(&deployment("web"));
