@@ -109,7 +109,10 @@ async fn create(installation: &Installation, mut notice: Notice, metrics: &Metri
     if notice.about.kind == "ConfigMap" && notice.about.uid.is_empty() {
         // `kubectl describe` finds Events by it.
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/{}", notice.about.name);
-        let map = cluster.get(&path).await.unwrap_or_default();
+        let map = cluster.get(&path).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the ConfigMap of the settings: its Event has no uid");
+            Value::Null
+        });
         notice.about.uid = map["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     }
     let event = event(&notice, &installation.identity);

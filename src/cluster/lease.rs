@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Cluster, Error, Installation};
 use crate::telemetry::Metrics;
@@ -22,11 +22,13 @@ const DURATION: Duration = Duration::from_secs(15);
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Who could not renew for so long no longer leads: others take over only after [`DURATION`].
 const GIVE_UP: Duration = Duration::from_secs(10);
+/// How long the API server has for one attempt; so there is another one before [`GIVE_UP`].
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A record, and when it was first seen.
+/// The Lease, and when its record was first seen.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
-    spec: Value,
+    lease: Value,
     at: Instant,
 }
 
@@ -39,11 +41,12 @@ enum Turn {
 }
 
 fn turn(seen: &Seen, me: &str, now: Instant) -> Turn {
-    match seen.spec["holderIdentity"].as_str().unwrap_or_default() {
+    let spec = &seen.lease["spec"];
+    match spec["holderIdentity"].as_str().unwrap_or_default() {
         holder if holder == me => Turn::Renew,
         "" => Turn::Take,
         _ => {
-            let seconds = seen.spec["leaseDurationSeconds"].as_u64();
+            let seconds = spec["leaseDurationSeconds"].as_u64();
             let lasts = seconds.map_or(DURATION, Duration::from_secs);
             if now >= seen.at + lasts { Turn::Take } else { Turn::Wait }
         }
@@ -60,7 +63,8 @@ pub(super) async fn lead(installation: &Installation, leads: watch::Sender<bool>
             () = leads.closed() => break,
             _ = ticks.tick() => {}
         }
-        match hold(installation, &mut seen).await {
+        let held = timeout(PATIENCE, hold(installation, &mut seen)).await;
+        match held.unwrap_or_else(|_| Err(installation.cluster.late(PATIENCE))) {
             Ok(held) => {
                 renewed = Instant::now();
                 announce(&leads, held, metrics);
@@ -74,11 +78,11 @@ pub(super) async fn lead(installation: &Installation, leads: watch::Sender<bool>
         }
     }
     if *leads.borrow()
-        && let Some(seen) = seen
+        && let Some(Seen { mut lease, .. }) = seen
     {
-        let mut spec = seen.spec;
-        spec["holderIdentity"] = Value::from("");
-        if let Err(error) = write(installation, &spec).await {
+        lease["spec"]["holderIdentity"] = Value::from("");
+        // By the version that was seen, as another one may hold it by now.
+        if let Err(error) = installation.cluster.replace(&path(installation, true), &lease).await {
             tracing::warn!(%error, "cannot give the Lease back");
         }
     }
@@ -100,8 +104,8 @@ async fn hold(installation: &Installation, seen: &mut Option<Seen>) -> Result<bo
         Err(error) => return Err(error),
     };
     let now = Instant::now();
-    if seen.as_ref().is_none_or(|seen| seen.spec != lease["spec"]) {
-        *seen = Some(Seen { spec: lease["spec"].clone(), at: now });
+    if seen.as_ref().is_none_or(|seen| seen.lease["spec"] != lease["spec"]) {
+        *seen = Some(Seen { lease: lease.clone(), at: now });
     }
     let Some(known) = seen else { return Ok(false) };
     let turn = turn(known, identity, now);
@@ -118,7 +122,7 @@ async fn hold(installation: &Installation, seen: &mut Option<Seen>) -> Result<bo
     // The version that was read goes along: of two that take it at once, one fails.
     match cluster.replace(&path(installation, true), &changed).await {
         Ok(lease) => {
-            *known = Seen { spec: lease["spec"].clone(), at: now };
+            *known = Seen { lease, at: now };
             Ok(true)
         }
         Err(error) if error.is(409) => Ok(false),
@@ -138,11 +142,6 @@ async fn create(installation: &Installation, cluster: &Cluster) -> Result<bool, 
         Err(error) if error.is(409) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-async fn write(installation: &Installation, spec: &Value) -> Result<Value, Error> {
-    let change = json!({"spec": spec});
-    installation.cluster.patch(&path(installation, true), &super::Change::Merge(&change)).await
 }
 
 fn record(identity: &str) -> Value {
@@ -170,7 +169,7 @@ mod tests {
     fn a_lease_is_taken_when_it_is_free_or_was_not_renewed_in_the_time_that_it_lasts() {
         let at = Instant::now();
         let seen =
-            |holder: &str| Seen { spec: json!({"holderIdentity": holder, "leaseDurationSeconds": 15}), at };
+            |holder: &str| Seen { lease: json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}}), at };
         let after = |seconds| at + Duration::from_secs(seconds);
         for (holder, seconds, expected) in [
             ("me", 0, Turn::Renew),
@@ -182,9 +181,9 @@ mod tests {
         ] {
             assert_eq!(turn(&seen(holder), "me", after(seconds)), expected, "{holder} after {seconds}");
         }
-        let bare = Seen { spec: json!({"holderIdentity": "other"}), at };
+        let bare = Seen { lease: json!({"spec": {"holderIdentity": "other"}}), at };
         assert_eq!((turn(&bare, "me", at), turn(&bare, "me", after(15))), (Turn::Wait, Turn::Take));
-        assert_eq!(turn(&Seen { spec: Value::Null, at }, "me", at), Turn::Take);
+        assert_eq!(turn(&Seen { lease: Value::Null, at }, "me", at), Turn::Take);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod wanting;
 mod watches;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::http::Request;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, DATE};
@@ -28,6 +29,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
+use tokio::time::timeout;
 
 pub use installation::Installation;
 pub use keeper::ROTATE_ANNOTATION;
@@ -36,6 +38,9 @@ pub use running::Running;
 pub use signer::Signer;
 pub use survey::survey;
 pub use wanting::wanting;
+
+/// How long an answer may take: by then API servers have given a request up themselves (`--request-timeout`).
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which cluster, in kubectl's words.
 #[derive(Debug, Clone, Default)]
@@ -154,9 +159,8 @@ impl Cluster {
     /// # Errors
     /// As [`Self::get`].
     pub async fn text(&self, path: &str) -> Result<String, Error> {
-        let silent = |message: String| Error::Silent { server: self.server.clone(), message };
-        let request = Request::get(path).body(Vec::new()).map_err(|e| silent(e.to_string()))?;
-        self.client.request_text(request).await.map_err(|e| self.error(path, &e))
+        let request = Request::get(path).body(Vec::new()).map_err(|e| self.silent(&e))?;
+        self.answered(self.client.request_text(request)).await?.map_err(|e| self.error(path, &e))
     }
 
     /// An object by its path, `None` where there is none, and when that was so: the answer's `Date`.
@@ -164,12 +168,12 @@ impl Cluster {
     /// # Errors
     /// As [`Self::get`].
     async fn get_dated(&self, path: &str) -> Result<(Option<Value>, String), Error> {
-        let silent = |message: String| Error::Silent { server: self.server.clone(), message };
-        let request = Request::get(path).body(Body::empty()).map_err(|e| silent(e.to_string()))?;
-        let answer = self.client.send(request).await.map_err(|e| silent(chain(&e)))?;
+        let request = Request::get(path).body(Body::empty()).map_err(|e| self.silent(&e))?;
+        let answer = self.answered(self.client.send(request)).await?.map_err(|e| self.silent(&chain(&e)))?;
         let (status, date) = (answer.status(), answer.headers().get(DATE));
         let date = date.and_then(|date| date.to_str().ok()).unwrap_or_default().to_owned();
-        let body = answer.into_body().collect().await.map_err(|e| silent(chain(&e)))?.to_bytes();
+        let body = self.answered(answer.into_body().collect()).await?;
+        let body = body.map_err(|e| self.silent(&chain(&e)))?.to_bytes();
         let value: Value = serde_json::from_slice(&body).unwrap_or_default();
         match status.as_u16() {
             200 => Ok((Some(value), date)),
@@ -219,9 +223,21 @@ impl Cluster {
     }
 
     async fn request(&self, request: Builder, path: &str, body: Vec<u8>) -> Result<Value, Error> {
-        let silent = |message: String| Error::Silent { server: self.server.clone(), message };
-        let request = request.body(body).map_err(|e| silent(e.to_string()))?;
-        self.client.request(request).await.map_err(|e| self.error(path, &e))
+        let request = request.body(body).map_err(|e| self.silent(&e))?;
+        self.answered(self.client.request(request)).await?.map_err(|e| self.error(path, &e))
+    }
+
+    /// The answer, if there is one within [`PATIENCE`]: an API server that is frozen closes no connection.
+    async fn answered<T>(&self, answer: impl Future<Output = T>) -> Result<T, Error> {
+        timeout(PATIENCE, answer).await.map_err(|_| self.late(PATIENCE))
+    }
+
+    fn late(&self, patience: Duration) -> Error {
+        self.silent(&format_args!("no answer within {} s", patience.as_secs()))
+    }
+
+    fn silent(&self, message: &dyn std::fmt::Display) -> Error {
+        Error::Silent { server: self.server.clone(), message: message.to_string() }
     }
 
     fn error(&self, path: &str, error: &kube::Error) -> Error {
@@ -229,7 +245,7 @@ impl Cluster {
             kube::Error::Api(status) => {
                 Error::Refused { what: path.to_owned(), code: status.code, message: status.message.clone() }
             }
-            other => Error::Silent { server: self.server.clone(), message: chain(other) },
+            other => self.silent(&chain(other)),
         }
     }
 }

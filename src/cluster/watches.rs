@@ -27,7 +27,7 @@ pub(super) async fn changes(
         match event {
             Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => changed.notify_one(),
             Ok(Event::Init | Event::InitApply(_)) => {}
-            Err(error) => tracing::debug!(%error, "a watch begins again"),
+            Err(error) => tracing::warn!(%error, "a watch begins again"),
         }
     }
 }
@@ -39,7 +39,7 @@ pub(super) async fn one(api: Api<DynamicObject>, name: &str, mut see: impl FnMut
         match object {
             Ok(Some(object)) => see(Some(&object.data)),
             Ok(None) => see(None),
-            Err(error) => tracing::debug!(%error, name, "a watch begins again"),
+            Err(error) => tracing::warn!(%error, name, "a watch begins again"),
         }
     }
 }

@@ -12,18 +12,18 @@ use crate::stream::Stream;
 
 /// What an installation keeps, and what its registration trusts.
 #[derive(Debug, Clone, PartialEq)]
-struct Kept {
-    certificate: String,
-    next: String,
-    trusted: Bundle,
-    bundles: Vec<Bundle>,
+pub struct Kept {
+    pub certificate: String,
+    pub next: String,
+    pub trusted: Bundle,
+    pub bundles: Vec<Bundle>,
 }
 
 fn bundle(base64: &Value) -> Bundle {
     Bundle::from_pem(&STANDARD.decode(base64.as_str().unwrap_or_default()).unwrap())
 }
 
-fn kept(installation: &Installation) -> Result<Kept, String> {
+pub fn kept(installation: &Installation) -> Result<Kept, String> {
     let secret = installation.get("secret", &format!("{}-certificate", installation.name))?;
     let registration = installation.get("mutatingwebhookconfiguration", &installation.name)?;
     let text = |key: &str| secret["data"][key].as_str().unwrap_or_default().to_owned();
@@ -37,7 +37,7 @@ fn kept(installation: &Installation) -> Result<Kept, String> {
 }
 
 /// Waits until another certificate than `before` is served alone, and its CA is the only one that is trusted.
-fn renewed(installation: &Installation, before: &Kept) -> Kept {
+pub fn renewed(installation: &Installation, before: &Kept) -> Kept {
     until("the next certificate", || {
         let kept = kept(installation)?;
         let alone = kept.trusted.len() == 1 && kept.bundles.iter().all(|bundle| *bundle == kept.trusted);

@@ -113,7 +113,7 @@ pub fn rolled_out(namespace: &str, name: &str) {
 
 /// Waits until the API server sends the namespace's pods to the webhook: it learns of a registration a moment after it
 /// was written. A webhook that was asked shows in what it did or in what it said.
-fn answers(namespace: &Namespace) {
+pub fn answers(namespace: &Namespace) {
     let mut pod = pods::stored("asked");
     pod["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "true"});
     until("an answer of the webhook", || {

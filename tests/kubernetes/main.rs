@@ -8,6 +8,7 @@
 mod accepted;
 mod admission;
 mod availability;
+mod beside;
 mod capture;
 mod certificate;
 mod cluster;

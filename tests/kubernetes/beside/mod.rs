@@ -1,0 +1,230 @@
+//! An installation whose replicas are processes beside the node, so that a test can stop and kill them, and give them
+//! another clock, other rights and another API server. All else is as it is installed: the objects, the ServiceAccount
+//! and its token, the Service, by which the API server sends pods to them.
+//!
+//! It needs a cluster of `tests/kubernetes/up`; with another one, leave these tests out: `--skip beside::`.
+
+mod api_server;
+mod clock;
+mod leaders;
+mod mid_write;
+mod replica;
+mod rights;
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub use replica::{How, Replica};
+
+use crate::cluster::{Namespace, folder, outrigger, run_kubectl, try_kubectl, until};
+use crate::install::{Installation, answers};
+
+/// The node's address, as `tests/kubernetes/cluster` gives it.
+const NODE: &str = "10.250.0.1";
+/// The cluster's own API server.
+const API_SERVER: &str = "https://127.0.0.1:6443";
+
+/// What is left out of an account's rights: resources and verbs.
+type Omitted<'a> = &'a [(&'a str, &'a str)];
+
+/// An installation without its Deployment.
+#[derive(Debug)]
+pub struct Beside {
+    pub installation: Installation,
+    /// As `outrigger install` prints them.
+    objects: Vec<Value>,
+    folder: TempDir,
+}
+
+impl Beside {
+    /// Installs the revision, all but its replicas; its own account has all rights but these.
+    pub fn without(revision: &str, omitted: Omitted) -> Beside {
+        let namespace = Namespace::create(revision, json!({}));
+        let which = ["--revision", revision, "--namespace", &namespace.name];
+        let list = outrigger(&[&["install", "--output=json"], &which[..]].concat()).json();
+        let name = format!("outrigger-{revision}");
+        let objects = list["items"].as_array().expect("objects").clone();
+        let installation = Installation { name, revision: revision.to_owned(), namespace };
+        let beside = Beside { installation, objects, folder: tempfile::tempdir().expect("a folder") };
+        let own = beside.objects.iter().filter_map(|object| {
+            let mut object = object.clone();
+            match object["kind"].as_str()? {
+                "ConfigMap" | "MutatingWebhookConfiguration" => {}
+                // Its EndpointSlices are the test's.
+                "Service" => drop(object["spec"].as_object_mut()?.remove("selector")),
+                _ => return None,
+            }
+            Some(object)
+        });
+        apply(own.chain(beside.account_objects(&beside.installation.name, omitted)).collect());
+        beside.settings("policy: enabled\n");
+        beside
+    }
+
+    pub fn new(revision: &str) -> Beside {
+        Beside::without(revision, &[])
+    }
+
+    /// Gives an account the installation's rights but for these; makes it where there is none.
+    pub fn account(&self, name: &str, omitted: Omitted) {
+        apply(self.account_objects(name, omitted));
+    }
+
+    /// Waits until API servers go by what was taken from an account.
+    pub fn until_refused(&self, account: &str, omitted: Omitted) {
+        let namespace = &self.installation.namespace;
+        let user = format!("--as=system:serviceaccount:{}:{account}", namespace.name);
+        for (resource, verb) in omitted {
+            let name = match *resource {
+                "secrets" => format!("secrets/{}-certificate", self.installation.name),
+                "mutatingwebhookconfigurations" => format!("{resource}/{}", self.installation.name),
+                other => other.to_owned(),
+            };
+            until(&format!("no right to {verb} {resource}"), || {
+                let (may, said) = run_kubectl(
+                    &["auth", "can-i", verb, &name, &user, &format!("--namespace={}", namespace.name)],
+                    "",
+                );
+                if may { Err(said.stdout) } else { Ok(()) }
+            });
+        }
+    }
+
+    fn account_objects(&self, name: &str, omitted: Omitted) -> Vec<Value> {
+        let access = self.objects.iter().filter(|object| {
+            object["apiVersion"] == "rbac.authorization.k8s.io/v1" || object["kind"] == "ServiceAccount"
+        });
+        let made = access.map(|object| {
+            let mut object = object.clone();
+            object["metadata"]["name"] = json!(name);
+            object["metadata"]["labels"] = json!({"beside": self.installation.name});
+            if let Some(rules) = object["rules"].as_array_mut() {
+                for rule in rules.iter_mut() {
+                    let resource = rule["resources"][0].as_str().unwrap().to_owned();
+                    let verbs = rule["verbs"].as_array_mut().unwrap();
+                    verbs.retain(|verb| !omitted.contains(&(&resource, verb.as_str().unwrap())));
+                }
+                rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
+            }
+            if !object["roleRef"].is_null() {
+                object["roleRef"]["name"] = json!(name);
+                object["subjects"][0]["name"] = json!(name);
+            }
+            object
+        });
+        made.collect()
+    }
+
+    /// Writes the settings that replicas follow.
+    pub fn settings(&self, text: &str) {
+        let Installation { revision, namespace, .. } = &self.installation;
+        let images = "{init: localhost/outrigger-init:0.1.0, proxy: localhost/outrigger-proxy:0.1.0}";
+        let text = format!(
+            "revision: {revision}\ninstallationNamespace: {}\nvalues: {{images: {images}}}\n{text}",
+            namespace.name
+        );
+        // Whole or not at all.
+        let next = self.folder.path().join("next.yaml");
+        std::fs::write(&next, text).expect("written");
+        std::fs::rename(&next, self.settings_file()).expect("renamed");
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.folder.path().join("config.yaml")
+    }
+
+    /// A kubeconfig with a token of this account.
+    fn kubeconfig(&self, account: &str, server: &str) -> PathBuf {
+        let namespace = &self.installation.namespace;
+        let token = namespace.kubectl(&["create", "token", account]).stdout;
+        // A clock that is far off would refuse the API server's certificate, before anything of ours is asked.
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "test", "user": {"token": token.trim()}}],
+            "contexts": [{"name": "test",
+                "context": {"cluster": "test", "user": "test", "namespace": namespace.name}}],
+        });
+        let file = tempfile::Builder::new().suffix(".kubeconfig").tempfile_in(self.folder.path());
+        let (_, path) = file.and_then(|file| file.keep().map_err(Into::into)).expect("a file");
+        std::fs::write(&path, config.to_string()).expect("written");
+        path
+    }
+
+    /// Starts a replica; it serves, or waits for its first certificate.
+    pub fn start(&self, identity: &str, how: &How) -> Replica {
+        let account = how.account.unwrap_or(&self.installation.name);
+        let kubeconfig = self.kubeconfig(account, how.server.unwrap_or(API_SERVER));
+        Replica::start(identity, &self.installation.name, &self.settings_file(), &kubeconfig, how)
+    }
+
+    /// Makes a replica an endpoint of the Service: one that API servers ask, or one that is leaving.
+    pub fn endpoint(&self, replica: &Replica, ready: bool) {
+        let (address, port) = replica.address.rsplit_once(':').expect("an address");
+        let service = &self.installation.name;
+        apply(vec![json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": format!("{service}-{}", replica.identity), "namespace": self.installation.namespace.name,
+                "labels": {"kubernetes.io/service-name": service},
+            },
+            "ports": [{"name": "https", "port": port.parse::<u16>().unwrap()}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": ready}}],
+        })]);
+    }
+
+    /// A replica that serves, and that API servers ask.
+    pub fn serving(&self, identity: &str, how: &How) -> Replica {
+        let replica = self.start(identity, how);
+        self.endpoint(&replica, true);
+        replica.said("serving certificate");
+        replica
+    }
+
+    /// A namespace whose pods are seen by the replicas.
+    pub fn pods(&self) -> Namespace {
+        let namespace = self.installation.pods();
+        answers(&namespace);
+        namespace
+    }
+
+    /// The Lease's record.
+    pub fn lease(&self) -> Result<Value, String> {
+        Ok(self.installation.get("lease", &self.installation.name)?["spec"].clone())
+    }
+
+    /// How often the registration was written.
+    pub fn generation(&self) -> u64 {
+        let registration = self.installation.get("mutatingwebhookconfiguration", &self.installation.name);
+        registration.expect("a registration")["metadata"]["generation"].as_u64().expect("a number")
+    }
+
+    /// Asks for the next certificate.
+    pub fn rotate(&self) {
+        let Installation { revision, namespace, .. } = &self.installation;
+        outrigger(&["certs", "rotate", "--revision", revision, "--namespace", &namespace.name]);
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let label = format!("beside={}", self.installation.name);
+        let _ = try_kubectl(&["delete", "clusterrole,clusterrolebinding", "--selector", &label], "");
+    }
+}
+
+fn apply(objects: Vec<Value>) {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    try_kubectl(&["apply", "--filename=-"], &list.to_string()).unwrap_or_else(|e| panic!("apply: {e}"));
+}
+
+/// A program beside the node.
+fn beside(program: &str) -> std::process::Command {
+    let inside = folder().join("in");
+    assert!(inside.exists(), "this needs a cluster of tests/kubernetes/up; elsewhere, leave it out: --skip beside::");
+    let mut command = std::process::Command::new(inside);
+    command.arg(program);
+    command
+}
