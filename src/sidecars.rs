@@ -91,7 +91,9 @@ fn want(pod: &Value, injector: &Injector, request: &Request) -> Option<Want> {
     if !injector.decide(pod, request).inject() {
         return None;
     }
-    if pod["metadata"]["annotations"][STATUS_ANNOTATION].is_null() {
+    let status = &pod["metadata"]["annotations"][STATUS_ANNOTATION];
+    // Another webhook may have taken the annotations away, and would again: a restart would change nothing.
+    if status.is_null() && image(pod).is_none() {
         return Some(Want::Missing);
     }
     let anew = injector.inject(&uninject(pod)?, request).ok()?.pod?;
@@ -140,6 +142,8 @@ mod tests {
         done["status"]["phase"] = json!("Succeeded");
         let mut going = pod("e", "web");
         going["metadata"]["deletionTimestamp"] = json!("2026-11-28T12:00:00Z");
+        let mut stripped = injected(&now, &pod("h", "stripped"));
+        stripped["metadata"]["annotations"].take();
         let bare = json!({"metadata": {"name": "bare", "namespace": "shop"}, "spec": {"containers": [{"name": "a"}]}});
         let pods = [
             pod("a", "web"),
@@ -149,6 +153,7 @@ mod tests {
             going,
             injected(&before, &pod("f", "cart")),
             injected(&now, &pod("g", "cart")),
+            stripped,
             bare,
         ];
         let found = wanting(&pods, &now, |_| None);

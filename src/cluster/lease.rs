@@ -168,8 +168,10 @@ mod tests {
     #[test]
     fn a_lease_is_taken_when_it_is_free_or_was_not_renewed_in_the_time_that_it_lasts() {
         let at = Instant::now();
-        let seen =
-            |holder: &str| Seen { lease: json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}}), at };
+        let seen = |holder: &str| Seen {
+            lease: json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}}),
+            at,
+        };
         let after = |seconds| at + Duration::from_secs(seconds);
         for (holder, seconds, expected) in [
             ("me", 0, Turn::Renew),

@@ -1,5 +1,8 @@
 //! Many pods at once, replicas that come and go, and a webhook that is away.
 
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::cluster::{kubectl, try_kubectl, until};
@@ -122,4 +125,86 @@ fn what_came_of_pods_is_told_on_their_owner() {
         );
         assert!(event["message"].as_str().unwrap().contains(message), "{event}");
     }
+}
+
+/// Ends the replica in a pod by SIGKILL, as the kernel does where memory is short: nothing is said to anybody.
+fn kill_without_notice(pod: &str) {
+    let name = format!("HOSTNAME={pod}");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let process = processes.into_iter().find(|process| {
+        let variables = std::fs::read(process.join("environ")).unwrap_or_default();
+        let program = std::fs::read_link(process.join("exe")).unwrap_or_default();
+        program.ends_with("outrigger") && variables.split(|byte| *byte == 0).any(|v| v == name.as_bytes())
+    });
+    let process = process.unwrap_or_else(|| panic!("the process of {pod} is not on this machine"));
+    let number = process.file_name().unwrap();
+    assert!(Command::new("kill").arg("-KILL").arg(number).status().unwrap().success());
+}
+
+#[test]
+fn pods_come_in_though_replicas_are_killed_without_notice() {
+    let installation = Installation::new("killed", 3, json!({}));
+    let namespace = installation.pods();
+    let stop = AtomicBool::new(false);
+    // A client tries again, as controllers do by themselves; what it was told is counted.
+    let create = |client: usize| {
+        let (mut pods, mut refusals) = (0, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let pod = pods::stored(&format!("pod-{client}-{pods}")).to_string();
+            match namespace.try_kubectl(&["create", "--filename=-", "--output=name"], &pod) {
+                Ok(_) => pods += 1,
+                Err(error) => refusals.push(error),
+            }
+        }
+        (pods, refusals)
+    };
+    let set = |name: &str| {
+        let mut template = pods::stored("");
+        template["metadata"] = json!({"labels": {"app": name}});
+        json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name},
+            "spec": {"replicas": 50, "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": template["metadata"], "spec": template["spec"]}},
+        })
+    };
+    let made = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || create(client))).collect();
+        for (round, pod) in replicas(&installation).into_iter().enumerate() {
+            namespace.create_object(&set(&format!("set-{round}")));
+            kill_without_notice(&pod);
+            until("a replica that is back", || {
+                let status = installation.get("pod", &pod)?["status"]["containerStatuses"][0].clone();
+                let back = status["restartCount"] == 1 && status["ready"] == true;
+                if back { Ok(()) } else { Err(status.to_string()) }
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().expect("it ends")).collect::<Vec<_>>()
+    });
+    let pods: usize = made.iter().map(|(pods, _)| pods).sum();
+    let refusals: Vec<&String> = made.iter().flat_map(|(_, refusals)| refusals).collect();
+    // What controllers were told is in their Events; they have tried again by themselves.
+    let failed = ["get", "events", "--field-selector=reason=FailedCreate", "--output=json"];
+    let failed = namespace.kubectl(&failed).json()["items"].take();
+    let failed: u64 = failed.as_array().unwrap().iter().filter_map(|event| event["count"].as_u64()).sum();
+    println!(
+        "{pods} pods of clients and 150 of ReplicaSets; {} and {failed} refused at first",
+        refusals.len()
+    );
+    for refusal in refusals {
+        assert!(refusal.contains("failed calling webhook"), "{refusal}");
+    }
+    let stored = until("all pods of the ReplicaSets", || {
+        let stored = namespace.kubectl(&["get", "pods", "--output=json"]).json()["items"].take();
+        let stored = stored.as_array().unwrap().clone();
+        if stored.len() == pods + 150 { Ok(stored) } else { Err(format!("{} pods", stored.len())) }
+    });
+    assert_eq!(stored.iter().filter(|pod| !pods::injected(pod)).count(), 0, "pods without a sidecar");
+}
+
+/// The names of an installation's pods.
+fn replicas(installation: &Installation) -> Vec<String> {
+    let label = format!("app.kubernetes.io/name={}", installation.name);
+    let pods = installation.namespace.pods(&label);
+    pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }

@@ -31,7 +31,9 @@ const usage = `usage:
   apps serve            HTTP on 8080, HTTPS on 8443, gRPC health checking on 50051, until SIGTERM and 5 s more
   apps call ADDR N      N unary calls and one stream on one connection
   apps load URL         requests without a pause until stdin ends; says when it has made 100, and in the end how many there
-                        were and how many failed`
+                        were and how many failed
+  apps mutate ADDR CERT KEY
+                        a mutating webhook, until SIGTERM; what it does to pods is the path: /add, /reverse or /strip`
 
 func main() {
 	log.SetFlags(0)
@@ -43,6 +45,8 @@ func main() {
 		err = call(arguments[1], arguments[2])
 	case len(arguments) == 2 && arguments[0] == "load":
 		load(arguments[1])
+	case len(arguments) == 4 && arguments[0] == "mutate":
+		err = mutate(arguments[1], arguments[2], arguments[3])
 	default:
 		err = errors.New(usage)
 	}

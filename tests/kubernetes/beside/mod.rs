@@ -8,6 +8,7 @@ mod api_server;
 mod clock;
 mod leaders;
 mod mid_write;
+mod others;
 mod replica;
 mod rights;
 
@@ -215,6 +216,11 @@ impl Drop for Beside {
     }
 }
 
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 fn apply(objects: Vec<Value>) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     try_kubectl(&["apply", "--filename=-"], &list.to_string()).unwrap_or_else(|e| panic!("apply: {e}"));
@@ -223,7 +229,10 @@ fn apply(objects: Vec<Value>) {
 /// A program beside the node.
 fn beside(program: &str) -> std::process::Command {
     let inside = folder().join("in");
-    assert!(inside.exists(), "this needs a cluster of tests/kubernetes/up; elsewhere, leave it out: --skip beside::");
+    assert!(
+        inside.exists(),
+        "this needs a cluster of tests/kubernetes/up; elsewhere, leave it out: --skip beside::"
+    );
     let mut command = std::process::Command::new(inside);
     command.arg(program);
     command

@@ -106,7 +106,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub(super) fn start(identity: &str, name: &str, settings: &Path, kubeconfig: &Path, how: &How) -> Replica {
+    pub(super) fn start(
+        identity: &str,
+        name: &str,
+        settings: &Path,
+        kubeconfig: &Path,
+        how: &How,
+    ) -> Replica {
         let mut environment = vec![("HOSTNAME", identity), ("KUBECONFIG", kubeconfig.to_str().unwrap())];
         environment.extend_from_slice(how.environment);
         let any = format!("{NODE}:0");

@@ -165,7 +165,9 @@ fn what_the_manifests_grant_is_what_is_tested_and_nothing_else_is_granted() {
         let name = file.strip_prefix(root).unwrap().display().to_string();
         for document in text.split("\n---\n") {
             let object = outrigger::yaml::parse(document).unwrap_or_else(|e| panic!("{name}: {e}"));
-            for rule in object["rules"].as_array().filter(|_| object["roleRef"].is_null()).into_iter().flatten() {
+            for rule in
+                object["rules"].as_array().filter(|_| object["roleRef"].is_null()).into_iter().flatten()
+            {
                 let texts = |field: &str| -> Vec<String> {
                     let all = rule[field].as_array().into_iter().flatten();
                     all.map(|text| text.as_str().unwrap().to_owned()).collect()
