@@ -40,11 +40,11 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Installs the revision, all but its replicas; its own account has all rights but these.
-    pub fn without(revision: &str, omitted: Omitted) -> Beside {
+    /// Installs the revision with these options, all but its replicas; its own account has all rights but these.
+    pub fn without(revision: &str, options: &[&str], omitted: Omitted) -> Beside {
         let namespace = Namespace::create(revision, json!({}));
         let which = ["--revision", revision, "--namespace", &namespace.name];
-        let list = outrigger(&[&["install", "--output=json"], &which[..]].concat()).json();
+        let list = outrigger(&[&["install", "--output=json"], &which[..], options].concat()).json();
         let name = format!("outrigger-{revision}");
         let objects = list["items"].as_array().expect("objects").clone();
         let installation = Installation { name, revision: revision.to_owned(), namespace };
@@ -65,7 +65,7 @@ impl Beside {
     }
 
     pub fn new(revision: &str) -> Beside {
-        Beside::without(revision, &[])
+        Beside::without(revision, &[], &[])
     }
 
     /// Gives an account the installation's rights but for these; makes it where there is none.
@@ -99,8 +99,11 @@ impl Beside {
         });
         let made = access.map(|object| {
             let mut object = object.clone();
-            object["metadata"]["name"] = json!(name);
-            object["metadata"]["labels"] = json!({"beside": self.installation.name});
+            let own = object["metadata"]["name"].as_str().unwrap();
+            // A role of an option is called after what it is for.
+            let name_of_role = own.replacen(&self.installation.name, name, 1);
+            object["metadata"]["name"] = json!(name_of_role);
+            object["metadata"]["labels"] = json!({"app.kubernetes.io/name": self.installation.name});
             if let Some(rules) = object["rules"].as_array_mut() {
                 for rule in rules.iter_mut() {
                     let resource = rule["resources"][0].as_str().unwrap().to_owned();
@@ -110,7 +113,7 @@ impl Beside {
                 rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
             }
             if !object["roleRef"].is_null() {
-                object["roleRef"]["name"] = json!(name);
+                object["roleRef"]["name"] = json!(name_of_role);
                 object["subjects"][0]["name"] = json!(name);
             }
             object
@@ -206,13 +209,6 @@ impl Beside {
     pub fn rotate(&self) {
         let Installation { revision, namespace, .. } = &self.installation;
         outrigger(&["certs", "rotate", "--revision", revision, "--namespace", &namespace.name]);
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let label = format!("beside={}", self.installation.name);
-        let _ = try_kubectl(&["delete", "clusterrole,clusterrolebinding", "--selector", &label], "");
     }
 }
 

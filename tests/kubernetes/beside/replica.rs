@@ -16,6 +16,8 @@ pub struct How<'a> {
     pub account: Option<&'a str>,
     /// The address of the API server.
     pub server: Option<&'a str>,
+    /// More of its command line.
+    pub options: &'a [&'a str],
     /// Variables of its environment.
     pub environment: &'a [(&'a str, &'a str)],
 }
@@ -118,7 +120,7 @@ impl Replica {
         let any = format!("{NODE}:0");
         let listen = ["--listen", &any, "--metrics-listen", &any];
         let which = ["--installation", name, "--config", settings.to_str().unwrap()];
-        let arguments = [&["serve", "--log-format=json"], &which[..], &listen].concat();
+        let arguments = [&["serve", "--log-format=json"], &which[..], &listen, how.options].concat();
         let process = Process::start(env!("CARGO_BIN_EXE_outrigger"), &arguments, &environment);
         let line = until("a replica that listens", || {
             let log = process.log();

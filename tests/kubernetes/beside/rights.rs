@@ -16,6 +16,8 @@ use crate::pods;
 enum Act {
     /// It is started where there is no Lease and no Secret.
     Start,
+    /// The same, where a signer of the cluster is to sign its certificate.
+    Signer,
     /// A workload has two pods that are injected.
     Pods,
     /// Its settings become such as are refused.
@@ -35,25 +37,37 @@ const EVENT: &str = "cannot write an Event";
 const CONFIGMAP: &str = "cannot read the ConfigMap of the settings";
 const REGISTRATIONS: &str = "mutatingwebhookconfigurations";
 
-/// All of manifests/1-access.yaml.
-const RIGHTS: [Right; 17] = [
-    ("ClusterRole", "namespaces", "list", Act::Start, NAMESPACES),
-    ("ClusterRole", "namespaces", "watch", Act::Start, NAMESPACES),
-    ("ClusterRole", "events", "create", Act::Pods, EVENT),
-    ("ClusterRole", "events", "patch", Act::Pods, EVENT),
-    ("ClusterRole", REGISTRATIONS, "list", Act::Start, KEEP),
-    ("ClusterRole", REGISTRATIONS, "watch", Act::Start, WATCH),
-    ("ClusterRole", REGISTRATIONS, "patch", Act::Start, KEEP),
-    ("Role", "secrets", "get", Act::Start, KEEP),
-    ("Role", "secrets", "list", Act::Start, WATCH),
-    ("Role", "secrets", "watch", Act::Start, WATCH),
-    ("Role", "secrets", "update", Act::Start, KEEP),
-    ("Role", "secrets", "create", Act::Start, KEEP),
-    ("Role", "leases", "get", Act::Start, LEASE),
-    ("Role", "leases", "update", Act::Start, LEASE),
-    ("Role", "leases", "create", Act::Start, LEASE),
-    ("Role", "endpointslices", "list", Act::Rotate, KEEP),
-    ("Role", "configmaps", "get", Act::Settings, CONFIGMAP),
+/// All that files of the repository grant.
+const RIGHTS: [(&str, &[Right]); 2] = [
+    (
+        "manifests/1-access.yaml",
+        &[
+            ("ClusterRole", "namespaces", "list", Act::Start, NAMESPACES),
+            ("ClusterRole", "namespaces", "watch", Act::Start, NAMESPACES),
+            ("ClusterRole", "events", "create", Act::Pods, EVENT),
+            ("ClusterRole", "events", "patch", Act::Pods, EVENT),
+            ("ClusterRole", REGISTRATIONS, "list", Act::Start, KEEP),
+            ("ClusterRole", REGISTRATIONS, "watch", Act::Start, WATCH),
+            ("ClusterRole", REGISTRATIONS, "patch", Act::Start, KEEP),
+            ("Role", "secrets", "get", Act::Start, KEEP),
+            ("Role", "secrets", "list", Act::Start, WATCH),
+            ("Role", "secrets", "watch", Act::Start, WATCH),
+            ("Role", "secrets", "update", Act::Start, KEEP),
+            ("Role", "secrets", "create", Act::Start, KEEP),
+            ("Role", "leases", "get", Act::Start, LEASE),
+            ("Role", "leases", "update", Act::Start, LEASE),
+            ("Role", "leases", "create", Act::Start, LEASE),
+            ("Role", "endpointslices", "list", Act::Rotate, KEEP),
+            ("Role", "configmaps", "get", Act::Settings, CONFIGMAP),
+        ],
+    ),
+    (
+        "certs/signer/signer.yaml",
+        &[
+            ("ClusterRole", "certificatesigningrequests", "get", Act::Signer, KEEP),
+            ("ClusterRole", "certificatesigningrequests", "create", Act::Signer, KEEP),
+        ],
+    ),
 ];
 
 /// Whether a log has a line of this message that names the right, as API servers do where they refuse.
@@ -94,15 +108,20 @@ const BROKEN: &str = "policy: perhaps\n";
 
 /// Starts a replica without a right, and has it do what needs that right; its log says what is missing.
 fn without(number: usize, (_, resource, verb, act, message): Right) {
-    let beside = Beside::without(&format!("right-{number}"), &[(resource, verb)]);
+    const SIGNER: [&str; 4] =
+        ["--certificate-signer", "signer.test/rights", "--certificate-authority", "/nowhere/ca.crt"];
+    let signer = if act == Act::Signer { &SIGNER[..2] } else { &[] };
+    let beside = Beside::without(&format!("right-{number}"), signer, &[(resource, verb)]);
     let says = |replica: &Replica| {
         until(&format!("{message:?}, as {verb} on {resource} is missing"), || {
             let log = replica.process.log();
             if refused(&log, resource, verb, message) { Ok(()) } else { Err(log) }
         });
     };
-    if act == Act::Start {
-        return says(&beside.start("replica", &How::default()));
+    match act {
+        Act::Start => return says(&beside.start("replica", &How::default())),
+        Act::Signer => return says(&beside.start("replica", &How { options: &SIGNER, ..How::default() })),
+        Act::Pods | Act::Settings | Act::Rotate => {}
     }
     let replica = beside.serving("replica", &How::default());
     let mut namespaces = Vec::new();
@@ -114,7 +133,7 @@ fn without(number: usize, (_, resource, verb, act, message): Right) {
         }
         Act::Settings => beside.settings(BROKEN),
         Act::Rotate => beside.rotate(),
-        Act::Start => unreachable!("it has started"),
+        Act::Start | Act::Signer => unreachable!("it has started"),
     }
     says(&replica);
 }
@@ -143,8 +162,8 @@ fn with_all() {
 fn without_any_one_of_its_rights_something_fails_that_names_it_and_with_all_nothing_does() {
     std::thread::scope(|scope| {
         scope.spawn(with_all);
-        for (number, right) in RIGHTS.into_iter().enumerate() {
-            scope.spawn(move || without(number, right));
+        for (number, right) in RIGHTS.iter().flat_map(|(_, rights)| *rights).enumerate() {
+            scope.spawn(move || without(number, *right));
         }
     });
 }
@@ -175,16 +194,15 @@ fn what_the_manifests_grant_is_what_is_tested_and_nothing_else_is_granted() {
                 for resource in texts("resources") {
                     for verb in texts("verbs") {
                         let kind = object["kind"].as_str().unwrap().to_owned();
-                        granted.insert((name.clone(), kind, resource.clone(), verb));
+                        granted.insert([name.clone(), kind, resource.clone(), verb]);
                     }
                 }
             }
         }
     }
-    granted.retain(|(_, kind, ..)| kind.ends_with("Role"));
-    let tested = RIGHTS.map(|(kind, resource, verb, ..)| {
-        let file = "manifests/1-access.yaml".to_owned();
-        (file, kind.to_owned(), resource.to_owned(), verb.to_owned())
+    granted.retain(|[_, kind, ..]| kind.ends_with("Role"));
+    let tested = RIGHTS.iter().flat_map(|(file, rights)| {
+        rights.iter().map(|(kind, resource, verb, ..)| [*file, *kind, *resource, *verb].map(str::to_owned))
     });
-    assert_eq!(granted, BTreeSet::from(tested));
+    assert_eq!(granted, tested.collect());
 }
