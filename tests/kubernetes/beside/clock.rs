@@ -49,7 +49,7 @@ fn a_leader_whose_clock_is_wrong_makes_certificates_that_are_right() {
     beside.rotate();
     known = renewed(&beside.installation, &known);
     assert_valid(&known);
-    assert_eq!((ahead.count("made the next certificate"), beside.generation()), (2, generation + 2));
+    assert_eq!((ahead.count("have the next certificate"), beside.generation()), (2, generation + 2));
 
     // Its last sign of life is 2000 days in the future of the one that takes over.
     beside.endpoint(&ahead, false);
@@ -62,7 +62,7 @@ fn a_leader_whose_clock_is_wrong_makes_certificates_that_are_right() {
     beside.rotate();
     known = renewed(&beside.installation, &known);
     assert_valid(&known);
-    assert_eq!((behind.count("made the next certificate"), beside.generation()), (1, generation + 4));
+    assert_eq!((behind.count("have the next certificate"), beside.generation()), (1, generation + 4));
     assert!(behind.process.log().contains(&year_of(-1000)), "the clock was not behind");
     assert!(stream.finish() > 0);
 }

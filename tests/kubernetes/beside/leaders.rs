@@ -11,7 +11,7 @@ use crate::stream::Stream;
 /// One rotation was done, by both together.
 fn done_once(beside: &Beside, generation: u64, replicas: [&Replica; 2], made_before: usize) {
     let said = |message: &str| replicas.map(|replica| replica.count(message)).iter().sum::<usize>();
-    assert_eq!(said("made the next certificate"), made_before + 1);
+    assert_eq!(said("have the next certificate"), made_before + 1);
     // Both CAs, and the new one alone; nothing was written to and fro.
     assert_eq!(beside.generation(), generation + 2);
 }

@@ -88,7 +88,7 @@ fn death(number: usize, stages: &[(Omitted, State)]) {
     renewed(&beside.installation, &before);
     assert!(stream.finish() > 0);
     assert_eq!(beside.lease().unwrap()["holderIdentity"], "second");
-    assert_eq!(second.count("made the next certificate"), 0, "the one that was made is used");
+    assert_eq!(second.count("have the next certificate"), 0, "the one that was made is used");
     // Both CAs, and the new one alone.
     assert_eq!(beside.generation(), generation + 2);
     assert_eq!(follower.count("serving certificate"), 2);

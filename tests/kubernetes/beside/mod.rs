@@ -9,6 +9,7 @@ mod clock;
 mod leaders;
 mod mid_write;
 mod others;
+mod repair;
 mod replica;
 mod rights;
 
@@ -59,7 +60,8 @@ impl Beside {
             }
             Some(object)
         });
-        apply(own.chain(beside.account_objects(&beside.installation.name, omitted)).collect());
+        let account = &beside.installation.name;
+        apply(own.chain(beside.account_objects(account, account, omitted)).collect());
         beside.settings("policy: enabled\n");
         beside
     }
@@ -70,7 +72,12 @@ impl Beside {
 
     /// Gives an account the installation's rights but for these; makes it where there is none.
     pub fn account(&self, name: &str, omitted: Omitted) {
-        apply(self.account_objects(name, omitted));
+        self.account_like(&self.installation.name, name, omitted);
+    }
+
+    /// The same, with the rights of the account `own` of an option.
+    pub fn account_like(&self, own: &str, name: &str, omitted: Omitted) {
+        apply(self.account_objects(own, name, omitted));
     }
 
     /// Waits until API servers go by what was taken from an account.
@@ -93,27 +100,25 @@ impl Beside {
         }
     }
 
-    fn account_objects(&self, name: &str, omitted: Omitted) -> Vec<Value> {
-        let access = self.objects.iter().filter(|object| {
-            object["apiVersion"] == "rbac.authorization.k8s.io/v1" || object["kind"] == "ServiceAccount"
-        });
-        let made = access.map(|object| {
+    fn account_objects(&self, own: &str, name: &str, omitted: Omitted) -> Vec<Value> {
+        // Roles of an option are called after the account and what they are for.
+        let of_own = |object: &&Value| {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            let access = object["apiVersion"] == "rbac.authorization.k8s.io/v1";
+            let subject = access && object["subjects"][0]["name"] == own;
+            let role = access && !object["rules"].is_null() && name.starts_with(own);
+            subject || role || object["kind"] == "ServiceAccount" && name == own
+        };
+        let made = self.objects.iter().filter(of_own).map(|object| {
             let mut object = object.clone();
-            let own = object["metadata"]["name"].as_str().unwrap();
-            // A role of an option is called after what it is for.
-            let name_of_role = own.replacen(&self.installation.name, name, 1);
-            object["metadata"]["name"] = json!(name_of_role);
+            let renamed = object["metadata"]["name"].as_str().unwrap().replacen(own, name, 1);
+            object["metadata"]["name"] = json!(renamed);
             object["metadata"]["labels"] = json!({"app.kubernetes.io/name": self.installation.name});
             if let Some(rules) = object["rules"].as_array_mut() {
-                for rule in rules.iter_mut() {
-                    let resource = rule["resources"][0].as_str().unwrap().to_owned();
-                    let verbs = rule["verbs"].as_array_mut().unwrap();
-                    verbs.retain(|verb| !omitted.contains(&(&resource, verb.as_str().unwrap())));
-                }
-                rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
+                *rules = rules.iter().flat_map(|rule| without(rule, omitted)).collect();
             }
             if !object["roleRef"].is_null() {
-                object["roleRef"]["name"] = json!(name_of_role);
+                object["roleRef"]["name"] = json!(renamed);
                 object["subjects"][0]["name"] = json!(name);
             }
             object
@@ -210,6 +215,19 @@ impl Beside {
         let Installation { revision, namespace, .. } = &self.installation;
         outrigger(&["certs", "rotate", "--revision", revision, "--namespace", &namespace.name]);
     }
+}
+
+/// A rule, for each of its resources apart, without what is left out.
+fn without(rule: &Value, omitted: Omitted) -> Vec<Value> {
+    let resources = rule["resources"].as_array().unwrap().iter();
+    let rules = resources.map(|resource| {
+        let mut rule = rule.clone();
+        rule["resources"] = json!([resource]);
+        let left = |verb: &Value| !omitted.contains(&(resource.as_str().unwrap(), verb.as_str().unwrap()));
+        rule["verbs"].as_array_mut().unwrap().retain(left);
+        rule
+    });
+    rules.filter(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty())).collect()
 }
 
 fn base64(bytes: &[u8]) -> String {

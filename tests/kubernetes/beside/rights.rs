@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Beside, How, Replica, replica};
+use super::{Beside, How, Replica, repair, replica};
 use crate::certificate::{kept, renewed};
 use crate::cluster::{Namespace, until};
 use crate::pods;
@@ -204,5 +204,8 @@ fn what_the_manifests_grant_is_what_is_tested_and_nothing_else_is_granted() {
     let tested = RIGHTS.iter().flat_map(|(file, rights)| {
         rights.iter().map(|(kind, resource, verb, ..)| [*file, *kind, *resource, *verb].map(str::to_owned))
     });
-    assert_eq!(granted, tested.collect());
+    let repair = repair::RIGHTS.iter().flat_map(|(file, rights)| {
+        rights.iter().map(|(kind, resource, verb, ..)| [*file, *kind, *resource, *verb].map(str::to_owned))
+    });
+    assert_eq!(granted, tested.chain(repair).collect());
 }
