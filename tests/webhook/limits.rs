@@ -16,7 +16,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::client::{Client, DEADLINE, eventually, pod, post_head, review, trusting};
 
-struct Small {
+pub struct Small {
     _runtime: Runtime,
     phase: watch::Sender<Phase>,
     metrics: Arc<Metrics>,
@@ -25,7 +25,7 @@ struct Small {
 }
 
 impl Small {
-    fn start(limits: Limits) -> Self {
+    pub fn start(limits: Limits) -> Self {
         let runtime = Runtime::new().unwrap();
         let made = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
         let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
@@ -48,20 +48,20 @@ impl Small {
         Self { _runtime: runtime, phase, metrics, address, tls: trusting(&made.ca) }
     }
 
-    fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         Client::connect(self.address, &self.tls)
     }
 
-    fn counted(&self, metric: &str) {
+    pub fn counted(&self, metric: &str) {
         eventually(metric, || self.metrics.text().unwrap().lines().any(|line| line == metric));
     }
 }
 
-const SOON: Duration = Duration::from_millis(100);
+pub const SOON: Duration = Duration::from_millis(100);
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// No time-out ever, so that a test sees the one that it sets.
-fn patient() -> Limits {
+pub fn patient() -> Limits {
     Limits {
         handshake_time: NEVER,
         head_time: NEVER,

@@ -9,5 +9,6 @@ mod client;
 mod http2;
 mod lifecycle;
 mod limits;
+mod load;
 mod server;
 mod settings;
