@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-/// The C library's allocator keeps what is cut into pieces by small things that live long: under HTTP/2 three times what is
-/// in use.
+/// The C library's allocator keeps what is cut into pieces by small things that live long: under HTTP/2 nearly as much again
+/// as is in use.
 #[cfg(target_env = "gnu")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

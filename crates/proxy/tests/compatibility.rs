@@ -6,9 +6,7 @@
 mod document;
 mod support;
 
-use std::process::Command;
-
-use support::{Sidecar, get};
+use support::{Sidecar, command, get};
 
 /// The metric with its type, and why it is not there.
 /// <https://istio.io/latest/docs/reference/config/metrics/>
@@ -35,15 +33,7 @@ const METRICS: [(&str, &str, &str); 14] = [
 
 #[test]
 fn the_page_on_the_sidecars_metrics_says_which_are_there() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
-    command.args(["proxy", "sidecar", "--statusPort=0", "--proxyAdminPort", "0"]);
-    command.env("OUTRIGGER_BIND", "127.0.0.1");
-    for port in
-        ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"]
-    {
-        command.env(port, "0");
-    }
-    let sidecar = Sidecar::start(command);
+    let sidecar = Sidecar::start(command());
     let (code, text) = get(([127, 0, 0, 1], sidecar.port("metrics")).into(), "/stats/prometheus");
     assert_eq!(code, 200);
     let row = |&(name, kind, note): &(&str, &str, &str)| {

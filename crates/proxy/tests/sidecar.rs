@@ -8,21 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use support::{Sidecar, ask, eventually, get, metric, patient, read_byte, refusing};
-
-const PORTS: [&str; 4] =
-    ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
-
-/// The sidecar on loopback, all ports chosen by the kernel.
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
-    command.args(["proxy", "sidecar", "--statusPort=0", "--proxyAdminPort", "0"]);
-    command.env("OUTRIGGER_BIND", "127.0.0.1");
-    for port in PORTS {
-        command.env(port, "0");
-    }
-    command
-}
+use support::{PORTS, Sidecar, ask, command, eventually, get, metric, patient, read_byte, refusing};
 
 fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()

@@ -20,6 +20,21 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const PLAIN: (&str, &str) =
     ("PROXY_CONFIG", r#"{"proxyHeaders": {"envoyDebugHeaders": {"disabled": true}}}"#);
 
+/// Variables of the ports that the kernel chooses in tests.
+pub const PORTS: [&str; 4] =
+    ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
+
+/// The sidecar on loopback, all ports chosen by the kernel.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
+    command.args(["proxy", "sidecar", "--statusPort=0", "--proxyAdminPort", "0"]);
+    command.env("OUTRIGGER_BIND", "127.0.0.1");
+    for port in PORTS {
+        command.env(port, "0");
+    }
+    command
+}
+
 /// A running sidecar. Dropping it kills it.
 pub struct Sidecar {
     pub child: Child,
