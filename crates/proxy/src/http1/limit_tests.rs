@@ -1,11 +1,9 @@
 //! What settings change of HTTP/1: limits that are met, and spans.
 
-use std::sync::Arc;
-
 use crate::connection::harness::{GET, Harness, answer, head, rest, run, say, until};
 use crate::route::Declared;
 use crate::settings::{Limits, Live};
-use crate::telemetry::{Limit, Spans};
+use crate::telemetry::Limit;
 use crate::trace::Tracer;
 
 async fn limited(limits: Limits) -> Harness {
@@ -97,7 +95,7 @@ fn a_head_that_never_ends_is_408_and_so_is_silence() {
 #[test]
 fn a_sampled_request_goes_on_under_a_span_of_its_own() {
     run(async {
-        let (tracer, mut spans) = Tracer::new(0.0, Arc::new(Spans::default()));
+        let (tracer, mut spans) = Tracer::new(0.0, Default::default());
         let harness = Harness::with(Live::default(), Some(tracer)).await;
         let mut client = harness.client(Declared::Http).await;
         let came = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

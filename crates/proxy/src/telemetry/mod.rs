@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crate::destination::{Direction, Loop};
 use crate::identity::Identity;
+use crate::trace::Counts;
 
 pub use flag::{Flag, Limit};
 
@@ -138,15 +139,6 @@ pub struct Dns {
     pub failures: Counter,
 }
 
-/// What became of sampled spans.
-#[derive(Debug, Default)]
-pub struct Spans {
-    /// The collector took them.
-    pub exported: Counter,
-    /// They waited in vain, or the collector refused them.
-    pub dropped: Counter,
-}
-
 /// What became of changes of the settings' file.
 #[derive(Debug, Default)]
 pub struct Reloads {
@@ -167,7 +159,7 @@ pub struct Telemetry {
     /// What became of changes of the settings' file.
     pub reloads: Reloads,
     /// What became of sampled spans.
-    pub spans: Arc<Spans>,
+    pub spans: Arc<Counts>,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
@@ -242,17 +234,17 @@ impl Telemetry {
             (
                 "outrigger_reloads_total",
                 "Changes of the settings' file, by what became of them.",
-                [("taken", &reloads.taken), ("refused", &reloads.refused)],
+                [("taken", reloads.taken.get()), ("refused", reloads.refused.get())],
             ),
             (
                 "outrigger_spans_total",
                 "Sampled spans, by what became of them.",
-                [("exported", &spans.exported), ("dropped", &spans.dropped)],
+                [("exported", spans.exported()), ("dropped", spans.dropped())],
             ),
         ] {
             text.family(name, "counter", help);
             for (result, count) in results {
-                text.line(name, &format!("result=\"{result}\""), count.get());
+                text.line(name, &format!("result=\"{result}\""), count);
             }
         }
         type Value = fn(&Side) -> u64;

@@ -1,21 +1,23 @@
 //! OpenTelemetry's own variables (OpenTelemetry specification, "SDK environment variables" and "OTLP exporter").
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::Uri;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 /// Where spans go, and which.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The collector's URL for traces, `http` or `https`.
     pub endpoint: Uri,
-    /// Whom the collector's certificate must lead to; nobody without TLS.
-    pub roots: Vec<CertificateDer<'static>>,
+    /// TLS with the collector, and whom its certificate must lead to; none with `http`.
+    pub tls: Option<Arc<ClientConfig>>,
     /// More header fields of each export.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
-    /// Attributes of this pod.
+    /// Attributes of whoever makes the spans.
     pub attributes: BTreeMap<String, String>,
     /// `OTEL_SERVICE_NAME`.
     pub service: Option<String>,
@@ -50,14 +52,11 @@ impl Settings {
             ));
             Uri::default()
         });
-        let roots = if endpoint.scheme_str() == Some("https") {
-            roots(&given).unwrap_or_else(|error| {
-                errors.push(error);
-                Vec::new()
-            })
-        } else {
-            Vec::new()
-        };
+        let secure = endpoint.scheme_str() == Some("https");
+        let tls = secure.then(|| tls(&given)).transpose().unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        });
         if let Some(protocol) =
             given("OTEL_EXPORTER_OTLP_PROTOCOL").filter(|protocol| protocol != "http/json")
         {
@@ -84,15 +83,15 @@ impl Settings {
         let headers = headers.into_iter().filter_map(&mut header).collect();
         let service = given("OTEL_SERVICE_NAME");
         if errors.is_empty() {
-            Ok(Some(Settings { endpoint, roots, headers, attributes, service, ratio }))
+            Ok(Some(Settings { endpoint, tls, headers, attributes, service, ratio }))
         } else {
             Err(errors)
         }
     }
 }
 
-/// The certificates of the file that the variables name. The image has none of its own.
-fn roots(given: &dyn Fn(&str) -> Option<String>) -> Result<Vec<CertificateDer<'static>>, String> {
+/// TLS that trusts the certificates of the file that the variables name. The images have none of their own.
+fn tls(given: &dyn Fn(&str) -> Option<String>) -> Result<Arc<ClientConfig>, String> {
     let names = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
     let Some((name, path)) = names.into_iter().find_map(|name| Some((name, given(name)?))) else {
         return Err(format!(
@@ -101,11 +100,19 @@ fn roots(given: &dyn Fn(&str) -> Option<String>) -> Result<Vec<CertificateDer<'s
         ));
     };
     let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(roots) if !roots.is_empty() => Ok(roots),
-        Ok(_) => Err(format!("{name}={path:?}: there is no certificate in this file; expected PEM")),
-        Err(error) => Err(format!("{name}={path:?}: cannot be read: {error}; expected certificates as PEM")),
+    let certificates = read
+        .map_err(|error| format!("{name}={path:?}: cannot be read: {error}; expected certificates as PEM"))?;
+    if certificates.is_empty() {
+        return Err(format!("{name}={path:?}: there is no certificate in this file; expected PEM"));
     }
+    let cannot = |error: rustls::Error| format!("{name}={path:?}: cannot be used: {error}");
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate).map_err(cannot)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().map_err(cannot)?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 fn ratio(given: &dyn Fn(&str) -> Option<String>, errors: &mut Vec<String>) -> f64 {
@@ -172,7 +179,8 @@ mod tests {
 
     #[test]
     fn without_a_collector_there_is_nothing() {
-        assert_eq!(read(&[("OTEL_TRACES_SAMPLER_ARG", "0.5"), ("OTEL_SERVICE_NAME", "shop")]), Ok(None));
+        let settings = read(&[("OTEL_TRACES_SAMPLER_ARG", "0.5"), ("OTEL_SERVICE_NAME", "shop")]);
+        assert!(settings.unwrap().is_none());
     }
 
     #[test]
