@@ -5,10 +5,14 @@
 //! becomes a label.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
+use outrigger_trace::Counts;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -99,6 +103,21 @@ impl ByReason {
     }
 }
 
+/// What became of sampled spans, which is counted where they are exported.
+#[derive(Debug)]
+struct Spans(Arc<Counts>);
+
+impl Collector for Spans {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "Sampled spans, by what became of them";
+        let mut family = encoder.encode_descriptor("spans", help, None, MetricType::Counter)?;
+        for (result, count) in [("exported", self.0.exported()), ("dropped", self.0.dropped())] {
+            ConstCounter::new(count).encode(family.encode_family(&Outcome { result })?)?;
+        }
+        Ok(())
+    }
+}
+
 /// All metrics of the webhook.
 #[derive(Debug)]
 pub struct Metrics {
@@ -141,6 +160,8 @@ pub struct Metrics {
     pub namespaces_synced: Gauge,
     /// How often `caBundle` was written.
     pub ca_bundle_writes: Counter,
+    /// What became of sampled spans.
+    pub spans: Arc<Counts>,
     settings: Family<Hash, Gauge>,
     certificate_reloads: Family<Outcome, Counter>,
     settings_reloads: Family<Outcome, Counter>,
@@ -186,6 +207,7 @@ impl Metrics {
             certificates_made: Counter::default(),
             certificate_errors: Counter::default(),
             ca_bundle_writes: Counter::default(),
+            spans: Arc::default(),
             settings: Family::default(),
             certificate_reloads: Family::default(),
             settings_reloads: Family::default(),
@@ -285,6 +307,7 @@ impl Metrics {
             self.certificate_errors.clone(),
         );
         r.register("ca_bundle_writes", "Writes of caBundle", self.ca_bundle_writes.clone());
+        r.register_collector(Box::new(Spans(self.spans.clone())));
         r.register(
             "settings_info",
             "The hash of the settings in force, the same on all replicas; always 1",

@@ -42,6 +42,9 @@ pub(crate) struct Install {
     /// Have the certificate signed by the signer NAME of the cluster, in place of a CA of Outrigger's own
     #[arg(long, value_name = "NAME", conflicts_with = "tag")]
     certificate_signer: Option<String>,
+    /// Send spans of admission requests to the collector at URL, by OTLP over HTTP
+    #[arg(long, value_name = "URL", conflicts_with = "tag")]
+    trace_collector: Option<String>,
     /// Install the CNI plugin that captures from the node, so that pods need no NET_ADMIN; for all revisions
     #[arg(long, conflicts_with = "tag")]
     cni: bool,
@@ -152,6 +155,7 @@ impl Install {
             settings: settings.transpose()?,
             oldest_kubelet: None,
             certificate_signer: self.certificate_signer.clone(),
+            trace_collector: self.trace_collector.clone(),
             cni: self.cni,
             repair: self.repair,
             parts: self.parts.iter().copied().collect(),

@@ -12,6 +12,7 @@ use outrigger::notice::Notices;
 use outrigger::settings::Settings;
 use outrigger::telemetry::{self, LogFormat, Metrics};
 use outrigger::webhook::{self, Around, Limits, Listener, Phase, Webhook};
+use outrigger_trace::Service;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -23,6 +24,8 @@ use super::trial::Trial;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Time from then for requests in flight. With [`SETTLE`] under Kubernetes' default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Time from then for spans.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 /// How long a certificate made in memory is good for, in days.
 const TRIAL_DAYS: u32 = 365;
 
@@ -86,6 +89,8 @@ impl Serve {
     }
 
     async fn serve(self, source: Source) -> Result<(), String> {
+        let collector = outrigger_trace::Settings::read(&|name| std::env::var(name).ok());
+        let collector = collector.map_err(|mistakes| mistakes.join("\n"))?;
         let mut stop = Stop::new()?;
         let metrics = Arc::new(Metrics::new());
         let limits = Limits::default();
@@ -94,7 +99,13 @@ impl Serve {
         let metrics_address = local_address(&sockets.1)?;
         let installation = self.installation().await?;
         let (ending, ended) = watch::channel(false);
-        let (around, told) = surroundings(installation.as_ref(), &metrics);
+        let (mut around, told) = surroundings(installation.as_ref(), &metrics);
+        let exporting = collector.map(|collector| {
+            let service = service(installation.as_ref());
+            let (tracer, exporting) = outrigger_trace::start(collector, service, metrics.spans.clone());
+            around.tracer = Some(tracer);
+            tokio::spawn(exporting)
+        });
         let (tls, trial) = match &installation {
             Some(installation) if self.cert.is_none() => {
                 let signer = self.signer(&around.notices);
@@ -107,9 +118,10 @@ impl Serve {
         let (phase, in_phase) = watch::channel(Phase::Serving);
         let injector = source.follow(metrics.clone(), told);
         let shared = Webhook::new(injector, metrics.clone(), limits, in_phase.clone(), around);
-        let router = webhook::router(shared.clone());
+        let router = webhook::router(shared);
         let webhook = Listener::tls(sockets.0, tls, router, limits, metrics.clone());
-        let admin = Listener::plain(sockets.1, webhook::admin_router(shared), limits, metrics);
+        let admin = webhook::admin_router(metrics.clone(), in_phase.clone());
+        let admin = Listener::plain(sockets.1, admin, limits, metrics);
         let serving = tokio::spawn(webhook.serve(in_phase));
         // Metrics and health are to be had until the very end.
         let (_never, in_service) = watch::channel(Phase::Serving);
@@ -133,6 +145,10 @@ impl Serve {
             _ = serving => tracing::info!("stopped"),
             () = tokio::time::sleep(DRAIN) => tracing::warn!(after = ?DRAIN, "stopped with requests in flight"),
             _ = stop.signal() => return Err("stopped at once by a second signal".to_owned()),
+        }
+        if let Some(exporting) = exporting {
+            // With the last request its tracer went, too.
+            let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
         }
         Ok(())
     }
@@ -179,10 +195,22 @@ impl Serve {
 fn surroundings(installation: Option<&Installation>, metrics: &Arc<Metrics>) -> (Around, Told) {
     let Some(installation) = installation else { return Default::default() };
     let (notices, arriving) = Notices::channel();
-    let around = Around { namespaces: Arc::default(), notices: notices.clone() };
+    let around = Around { notices: notices.clone(), ..Around::default() };
     installation.follow_namespaces(&around.namespaces, metrics);
     installation.write_events(arriving, metrics);
     (around, Told { notices, about: Some(installation.settings()) })
+}
+
+/// Whose spans ours are.
+fn service(installation: Option<&Installation>) -> Service {
+    let (program, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let name = installation.map_or(program, |installation| &installation.name).to_owned();
+    let mut attributes = vec![("service.version", version.to_owned())];
+    if let Some(Installation { cluster, identity, .. }) = installation {
+        attributes.push(("k8s.namespace.name", cluster.namespace.clone()));
+        attributes.push(("k8s.pod.name", identity.clone()));
+    }
+    Service { program: (program, version), name, attributes }
 }
 
 fn local_address(socket: &TcpListener) -> Result<SocketAddr, String> {

@@ -1,5 +1,6 @@
 //! What the options change about an object, besides its names.
 
+use axum::http::Uri;
 use serde_json::{Value, json};
 
 use super::{Error, Names, Options, Part, Repair, registration};
@@ -10,6 +11,9 @@ const NO_REGISTRY: &str = "localhost/";
 
 /// Refuses what cannot be chosen.
 pub(super) fn check(options: &Options) -> Result<(), Error> {
+    if let Some(url) = &options.trace_collector {
+        collector(url)?;
+    }
     let Some(signer) = &options.certificate_signer else { return Ok(()) };
     let domain = signer.split_once('/').filter(|(domain, path)| {
         domain.contains('.')
@@ -36,6 +40,22 @@ pub(super) fn check(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// The collector's scheme and port.
+fn collector(url: &str) -> Result<(&'static str, u16), Error> {
+    let uri = url.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let read = uri.as_ref().and_then(|uri| match uri.scheme_str()? {
+        "http" => Some(("http", uri.port_u16().unwrap_or(80))),
+        "https" => Some(("https", uri.port_u16().unwrap_or(443))),
+        _ => None,
+    });
+    read.ok_or_else(|| {
+        Error::Option(format!(
+            "--trace-collector {url}: is no URL of a collector; it has the form http://HOST:PORT or https://HOST:PORT, such as \
+             http://collector.observability:4318"
+        ))
+    })
+}
+
 /// Makes the choices in one object; each is made in the kinds that it is about.
 pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Result<(), Error> {
     match object["kind"].as_str().unwrap_or_default() {
@@ -48,9 +68,20 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
             let own = object["metadata"]["name"] == *names.name;
             let spec = &mut object["spec"];
             images(&mut spec["template"]["spec"], options);
-            if own { webhook(spec, options, names) } else { repair(&mut spec["template"]["spec"], options) }
+            if own {
+                webhook(spec, options, names)?;
+            } else {
+                repair(&mut spec["template"]["spec"], options);
+            }
         }
         "DaemonSet" => images(&mut object["spec"]["template"]["spec"], options),
+        "NetworkPolicy" => {
+            if let Some(url) = &options.trace_collector
+                && let Some(egress) = object["spec"]["egress"].as_array_mut()
+            {
+                egress.push(json!({"ports": [{"port": collector(url)?.1, "protocol": "TCP"}]}));
+            }
+        }
         "HorizontalPodAutoscaler" => replicas_of(&mut object["spec"], options),
         "MutatingWebhookConfiguration" => {
             registration::of_revision(object, &names.revision);
@@ -121,7 +152,7 @@ fn images(pod: &mut Value, options: &Options) {
     }
 }
 
-fn webhook(spec: &mut Value, options: &Options, names: &Names) {
+fn webhook(spec: &mut Value, options: &Options, names: &Names) -> Result<(), Error> {
     if let Some(replicas) = options.replicas {
         spec["replicas"] = replicas.into();
     }
@@ -144,6 +175,17 @@ fn webhook(spec: &mut Value, options: &Options, names: &Names) {
             ["--certificate-signer", signer, "--certificate-authority", "/etc/outrigger-ca/ca.crt"];
         mount(pod, "ca", ("configMap", map), &arguments);
     }
+    if let Some(url) = &options.trace_collector {
+        let mut environment = vec![json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": url})];
+        if collector(url)?.0 == "https" {
+            mount(pod, "trace-ca", ("configMap", json!({"name": format!("{}-trace-ca", names.name)})), &[]);
+            environment.push(
+                json!({"name": "OTEL_EXPORTER_OTLP_CERTIFICATE", "value": "/etc/outrigger-trace-ca/ca.crt"}),
+            );
+        }
+        pod["containers"][0]["env"] = environment.into();
+    }
+    Ok(())
 }
 
 /// Tells the repair controller its revision, and whether it restarts.

@@ -68,6 +68,8 @@ pub struct Options {
     pub oldest_kubelet: Option<KubernetesVersion>,
     /// The `signerName` of the signer of the cluster who signs the certificate, in place of a CA of Outrigger's own.
     pub certificate_signer: Option<String>,
+    /// URL of the collector that spans of admission requests are sent to.
+    pub trace_collector: Option<String>,
     /// Whether capture is that of a CNI plugin on each node, which is installed, too.
     pub cni: bool,
     /// The controller for pods that came in without a sidecar.
@@ -86,6 +88,7 @@ impl Default for Options {
             settings: None,
             oldest_kubelet: None,
             certificate_signer: None,
+            trace_collector: None,
             cni: false,
             repair: None,
             parts: BTreeSet::new(),

@@ -341,6 +341,33 @@ fn the_certificate_of_cert_manager_is_the_one_that_the_webhook_reads_and_the_reg
 }
 
 #[test]
+fn spans_go_to_the_collector_that_is_named() {
+    let pod = |url: &str| {
+        let options = Options { trace_collector: Some(url.to_owned()), ..canary() };
+        let objects = objects(&options).unwrap();
+        let egress = of_kind(&objects, "NetworkPolicy")[0]["spec"]["egress"].as_array().unwrap().clone();
+        let pod = of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"].clone();
+        (pod["containers"][0]["env"].clone(), pod["volumes"].clone(), egress.last().unwrap()["ports"].clone())
+    };
+    let endpoint = |url: &str| json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": url});
+    let (environment, volumes, egress) = pod("http://collector:4318");
+    assert_eq!(environment, json!([endpoint("http://collector:4318")]));
+    assert!(!volumes.to_string().contains("trace"), "{volumes}");
+    assert_eq!(egress, json!([{"port": 4318, "protocol": "TCP"}]));
+    let (environment, volumes, egress) = pod("https://collector.example");
+    let file = json!({"name": "OTEL_EXPORTER_OTLP_CERTIFICATE", "value": "/etc/outrigger-trace-ca/ca.crt"});
+    assert_eq!(environment, json!([endpoint("https://collector.example"), file]));
+    let volume = json!({"name": "trace-ca", "configMap": {"name": "outrigger-canary-trace-ca"}});
+    assert!(volumes.as_array().unwrap().contains(&volume), "{volumes}");
+    assert_eq!(egress, json!([{"port": 443, "protocol": "TCP"}]));
+    for url in ["collector:4318", "collector", "ftp://collector", "http://", "http:// "] {
+        let options = Options { trace_collector: Some(url.to_owned()), ..Options::default() };
+        let message = super::objects(&options).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("--trace-collector {url}: is no URL")), "{message}");
+    }
+}
+
+#[test]
 fn the_signers_certificate_is_asked_for_by_the_webhook_and_its_ca_is_a_config_map() {
     let objects = objects(&signed()).unwrap();
     let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];

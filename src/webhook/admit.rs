@@ -1,9 +1,13 @@
 //! One admission: review in, review out, one log line.
 
+use std::borrow::Cow;
 use std::time::Instant;
+
+use outrigger_trace::Value;
 
 use super::happening::Happening;
 use super::review::{Answer, Request, Review, Verdict};
+use super::span::Facts;
 use super::{Around, path};
 use crate::injection::{self, Injector, Patched};
 use crate::notice::Notice;
@@ -18,27 +22,45 @@ pub enum Failure {
     Internal(String),
 }
 
-/// Answers the review in `body`, which was sent to the path `below` `/inject/`.
-///
-/// # Errors
-/// [`Failure`].
+/// What was sent.
+pub struct Sent<'a> {
+    /// The review.
+    pub body: &'a [u8],
+    /// The path below `/inject/`.
+    pub below: &'a str,
+    /// Whether its trace is recorded.
+    pub traced: bool,
+}
+
+/// Answers a review, and says what is known of it, where its trace is recorded.
 pub fn admit(
     injector: &Injector,
     metrics: &Metrics,
     around: &Around,
-    body: &[u8],
-    below: &str,
-) -> Result<Vec<u8>, Failure> {
+    sent: &Sent,
+) -> (Result<Vec<u8>, Failure>, Option<Facts>) {
     let began = Instant::now();
+    let review = match parse(sent.body) {
+        Ok(review) => review,
+        Err(failure) => return (Err(failure), None),
+    };
+    metrics.requests.inc();
+    let admission = decide(injector, around, &review.request, sent.below);
+    log(&review.request, &admission, began);
+    around.notices.tell(|| notice(&review.request, &admission));
+    let facts = sent.traced.then(|| facts(injector, &review.request, &admission));
+    (answer(metrics, &review, &admission), facts)
+}
+
+fn parse(body: &[u8]) -> Result<Review<'_>, Failure> {
     if body.is_empty() {
         return Err(Failure::Malformed("the body is empty".to_owned()));
     }
-    let review = Review::parse(body).map_err(|e| Failure::Malformed(e.to_string()))?;
-    metrics.requests.inc();
-    let admission = decide(injector, around, &review.request, below);
-    log(&review.request, &admission, began);
-    around.notices.tell(|| notice(&review.request, &admission));
-    let answer = match &admission {
+    Review::parse(body).map_err(|e| Failure::Malformed(e.to_string()))
+}
+
+fn answer(metrics: &Metrics, review: &Review, admission: &Admission) -> Result<Vec<u8>, Failure> {
+    let answer = match admission {
         Admission::NotOurs { reason } => {
             metrics.skip.inc(reason);
             Answer { verdict: Verdict::Unchanged, reason: Some(reason) }
@@ -136,15 +158,52 @@ fn notice(request: &Request, admission: &Admission) -> Option<Notice> {
     happening.notice(request, message)
 }
 
-/// The log line of an admission.
-fn log(request: &Request, admission: &Admission, began: Instant) {
-    let microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    // The object's name, or what its name will begin with.
+/// What the request's span says.
+fn facts(injector: &Injector, request: &Request, admission: &Admission) -> Facts {
+    let text = |field: &Option<Cow<str>>| field.as_deref().unwrap_or_default().to_owned();
+    let settings = injector.settings();
+    let packs = std::iter::once(&settings.pack).chain(&settings.packs).cloned().collect();
+    let mut attributes = vec![
+        ("k8s.namespace.name", text(&request.namespace).into()),
+        ("admission.uid", request.uid.as_ref().into()),
+        ("admission.operation", request.operation.as_ref().into()),
+        ("admission.resource", request.resource().into()),
+        ("admission.name", name(request, admission).into()),
+        ("admission.dry_run", Value::Flag(request.dry_run.unwrap_or_default())),
+        ("injection.revision", settings.revision.as_str().into()),
+        ("injection.packs", Value::Texts(packs)),
+    ];
+    let (decision, reason, failure) = match admission {
+        Admission::NotOurs { reason } => ("unchanged", Some(*reason), None),
+        Admission::Patched(patched) if patched.patch().is_some() => {
+            let bytes = i64::try_from(patched.patch_bytes()).unwrap_or(i64::MAX);
+            attributes.push(("injection.patch_bytes", Value::Number(bytes)));
+            ("injected", Some(patched.reason()), None)
+        }
+        Admission::Patched(patched) => ("unchanged", Some(patched.reason()), None),
+        Admission::Refused { message } => ("refused", None, Some(message)),
+        Admission::Failed(Failure::Internal(message) | Failure::Malformed(message)) => {
+            ("failed", None, Some(message))
+        }
+    };
+    attributes.push(("injection.decision", decision.into()));
+    attributes.extend(reason.map(|reason| ("injection.reason", reason.into())));
+    Facts { attributes, failure: failure.cloned() }
+}
+
+/// The object's name, or what its name will begin with.
+fn name<'a>(request: &'a Request, admission: &'a Admission) -> &'a str {
     let generated = match admission {
         Admission::Patched(patched) => patched.generate_name(),
         _ => "",
     };
-    let name = request.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(generated);
+    request.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(generated)
+}
+
+/// The log line of an admission.
+fn log(request: &Request, admission: &Admission, began: Instant) {
+    let microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let name = name(request, admission);
     macro_rules! line {
         ($level:ident, $message:expr, $($field:tt)*) => {
             tracing::$level!(

@@ -18,8 +18,10 @@ mod namespaces;
 pub mod path;
 pub mod review;
 mod router;
+mod span;
 
 pub use limits::Limits;
 pub use listener::{Listener, bind};
 pub use namespaces::Namespaces;
 pub use router::{Around, Phase, Webhook, admin_router, router};
+pub use span::Tracer;

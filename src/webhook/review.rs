@@ -43,6 +43,8 @@ pub struct Request<'a> {
     pub uid: Cow<'a, str>,
     #[serde(borrow)]
     kind: Fields<Kind<'a>>,
+    #[serde(borrow, default)]
+    resource: Option<&'a RawValue>,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
@@ -167,6 +169,20 @@ impl Request<'_> {
     /// Kind of the object.
     pub fn kind(&self) -> &Kind<'_> {
         &self.kind.0
+    }
+
+    /// Resource of the object, such as `pods`, or `pods/status`; empty where it is not said.
+    pub fn resource(&self) -> String {
+        #[derive(Deserialize)]
+        struct Resource {
+            resource: String,
+        }
+        let read = self.resource.and_then(|raw| serde_json::from_str::<Resource>(raw.get()).ok());
+        let whole = read.map(|read| read.resource).unwrap_or_default();
+        match self.sub_resource.as_deref().unwrap_or_default() {
+            "" => whole,
+            part => format!("{whole}/{part}"),
+        }
     }
 
     /// The object, as JSON.

@@ -1,7 +1,7 @@
 //! Which path leads where, and what stands before an admission: type, size, time, number.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::admit::{self, Failure};
+use super::admit::{self, Failure, Sent};
 use super::body::{self, Refused};
+use super::span::{self, Ended, Facts, Tracer};
 use super::{Limits, Namespaces};
 use crate::injection::Injector;
 use crate::notice::Notices;
@@ -29,13 +30,15 @@ pub enum Phase {
     Draining,
 }
 
-/// The cluster around the webhook; nothing where there is none.
+/// What is around the webhook: a cluster, a collector of traces. Nothing where there is neither.
 #[derive(Debug, Clone, Default)]
 pub struct Around {
     /// What is known of its namespaces.
     pub namespaces: Arc<Namespaces>,
     /// Where it is told what came of pods.
     pub notices: Notices,
+    /// Where spans are given.
+    pub tracer: Option<Tracer>,
 }
 
 /// What the handlers share.
@@ -80,28 +83,29 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
         .route("/inject", post(inject))
         .route("/inject/", post(inject))
         .route("/inject/{*path}", post(inject))
-        .merge(health())
+        .merge(health(webhook.phase.clone()))
         .with_state(webhook)
 }
 
 /// The plain-HTTP port: `/metrics`, `/healthz`, `/readyz`.
-pub fn admin_router(webhook: Arc<Webhook>) -> Router {
-    Router::new().route("/metrics", get(metrics)).merge(health()).with_state(webhook)
+pub fn admin_router(metrics: Arc<Metrics>, phase: watch::Receiver<Phase>) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state(metrics).merge(health(phase))
 }
 
-fn health() -> Router<Arc<Webhook>> {
-    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz))
+fn health<S: Clone + Send + Sync + 'static>(phase: watch::Receiver<Phase>) -> Router<S> {
+    let ready = Router::new().route("/readyz", get(readyz)).with_state(phase);
+    ready.route("/healthz", get(async || "ok\n"))
 }
 
-async fn readyz(State(webhook): State<Arc<Webhook>>) -> (StatusCode, &'static str) {
-    match *webhook.phase.borrow() {
+async fn readyz(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {
+    match *phase.borrow() {
         Phase::Serving => (StatusCode::OK, "ok\n"),
         Phase::Settling | Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
 }
 
-async fn metrics(State(webhook): State<Arc<Webhook>>) -> Response {
-    match webhook.metrics.text() {
+async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -119,6 +123,11 @@ impl Rejection {
     fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         Self { status, reason, message: message.into() }
     }
+
+    /// What the request's span says.
+    fn facts(self) -> Facts {
+        Facts { attributes: vec![("error.type", self.reason.into())], failure: Some(self.message) }
+    }
 }
 
 async fn inject(
@@ -130,14 +139,17 @@ async fn inject(
     let in_flight = InFlight::enter(&webhook.metrics);
     let http1 = request.version() < Version::HTTP_2;
     let limit = webhook.limits.request_time;
-    let answer = tokio::time::timeout(limit, answer(webhook.clone(), below, request)).await;
+    let tracer = webhook.around.tracer.as_ref();
+    let span = tracer.map(|tracer| span::begin(request.headers(), tracer.ratio));
+    let traced = span.is_some_and(|span| span.sampled);
+    let answer = tokio::time::timeout(limit, answer(webhook.clone(), below, request, traced)).await;
     drop(in_flight);
     let answer = answer.unwrap_or_else(|_| {
         let message = format!("no answer within {} s", limit.as_secs_f32());
         Err(Rejection::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
     });
     webhook.metrics.time.observe(began.elapsed().as_secs_f64());
-    let mut answer = answer.unwrap_or_else(|rejection| {
+    let (mut answer, facts) = answer.unwrap_or_else(|rejection| {
         webhook.metrics.rejected_requests.inc(rejection.reason);
         tracing::warn!(
             status = rejection.status.as_u16(),
@@ -145,8 +157,12 @@ async fn inject(
             "{}",
             rejection.message
         );
-        refuse(&rejection)
+        (refuse(&rejection), traced.then(|| rejection.facts()))
     });
+    if let (Some(tracer), Some(span), Some(facts)) = (tracer, span, facts) {
+        let (duration, code) = (began.elapsed(), answer.status().as_u16());
+        tracer.end(span, || Ended { span, ended: SystemTime::now(), duration, code, facts });
+    }
     // An API server gives a request up that it writes to a connection which closes at that moment. So whoever is about to
     // go says so with each answer, long before it closes what is idle.
     if http1 && *webhook.phase.borrow() != Phase::Serving {
@@ -159,7 +175,8 @@ async fn answer(
     webhook: Arc<Webhook>,
     below: Option<Path<String>>,
     request: Request,
-) -> Result<Response, Rejection> {
+    traced: bool,
+) -> Result<(Response, Option<Facts>), Rejection> {
     let limit = webhook.limits.body;
     let turn = webhook.turn().and_then(|turn| must_be_json(request.headers()).map(|()| turn));
     let _turn = match turn {
@@ -190,22 +207,27 @@ async fn answer(
         })?;
     let below = below.map(|Path(below)| below).unwrap_or_default();
     let injector = webhook.injector.borrow().clone();
-    let answer = if bytes.len() > LARGE {
+    let (answer, facts) = if bytes.len() > LARGE {
         // One at a time, or a few of them would take hundreds of megabytes.
         let _turn = webhook.large.acquire().await;
         let webhook = webhook.clone();
-        let task = move || admit::admit(&injector, &webhook.metrics, &webhook.around, &bytes, &below);
-        tokio::task::spawn_blocking(task).await.unwrap_or_else(|e| Err(Failure::Internal(e.to_string())))
+        let task = move || {
+            let sent = Sent { body: &bytes, below: &below, traced };
+            admit::admit(&injector, &webhook.metrics, &webhook.around, &sent)
+        };
+        let done = tokio::task::spawn_blocking(task).await;
+        done.unwrap_or_else(|e| (Err(Failure::Internal(e.to_string())), None))
     } else {
-        admit::admit(&injector, &webhook.metrics, &webhook.around, &bytes, &below)
+        let sent = Sent { body: &bytes, below: &below, traced };
+        admit::admit(&injector, &webhook.metrics, &webhook.around, &sent)
     };
     match answer {
-        Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
+        Ok(json) => Ok((([(CONTENT_TYPE, "application/json")], json).into_response(), facts)),
         Err(Failure::Malformed(message)) => {
             Err(Rejection::new(StatusCode::BAD_REQUEST, "malformed", message))
         }
         Err(Failure::Internal(message)) => {
-            Ok((StatusCode::INTERNAL_SERVER_ERROR, format!("{message}\n")).into_response())
+            Ok(((StatusCode::INTERNAL_SERVER_ERROR, format!("{message}\n")).into_response(), facts))
         }
     }
 }

@@ -24,5 +24,6 @@ mod policy;
 mod services;
 mod signer;
 mod stream;
+mod traces;
 mod traffic;
 mod workloads;

@@ -79,6 +79,11 @@ fn the_chart_has_the_objects_of_install() {
         &helm("outrigger-system", &["--set", &format!("certificateSigner={signer}")]),
         &without_namespace(&install(&["--certificate-signer", signer])),
     );
+    for url in ["http://collector:4318", "https://collector.example", "https://collector.example:4318/otlp"] {
+        let set = format!("networkPolicy=true,traceCollector={url}");
+        let installed = install(&["--with", "network-policy", "--trace-collector", url]);
+        assert_same(&helm("outrigger-system", &["--set", &set]), &without_namespace(&installed));
+    }
     let registry = ["--registry", "registry.example/mesh"];
     assert_same(
         &helm("outrigger-system", &["--set", "cni=true,registry=registry.example/mesh"]),
@@ -143,6 +148,7 @@ fn the_chart_refuses_what_install_refuses() {
         ("certificateSigner=serving", "certificateSigner"),
         ("certificateSigner=kubernetes.io/kubelet-serving", "certificateSigner"),
         ("certificateSigner=example.com/serving,certManager=true", "choose one of them"),
+        ("traceCollector=collector:4318", "traceCollector"),
         ("settings=revision: canary", "settings: write `revision: default` into them"),
         ("settings=installationNamespace: other", "settings: write `installationNamespace: mesh` into them"),
     ] {
@@ -164,6 +170,8 @@ fn the_kustomizations_have_the_objects_of_install() {
     assert_same(&kustomize("overlays/cert-manager"), &install(&["--with", "cert-manager"]));
     let signer = ["--certificate-signer", "signer.example/webhooks"];
     assert_same(&kustomize("overlays/certificate-signer"), &install(&signer));
+    let traces = ["--with", "network-policy", "--trace-collector", "http://collector.observability:4318"];
+    assert_same(&kustomize("overlays/traces"), &install(&traces));
     assert_same(&kustomize("overlays/cni"), &install(&["--cni"]));
     assert_same(&kustomize("overlays/repair"), &install(&["--repair", "restart"]));
     assert_same(&kustomize("overlays/canary"), &without_namespace(&install(&["--revision", "canary"])));

@@ -12,3 +12,4 @@ mod limits;
 mod load;
 mod server;
 mod settings;
+mod traces;

@@ -32,6 +32,7 @@ const usage = `usage:
   apps call ADDR N      N unary calls and one stream on one connection
   apps load URL         requests without a pause until stdin ends; says when it has made 100, and in the end how many there
                         were and how many failed
+  apps collect          a collector of traces on 4318, until SIGTERM: prints each export as it came, one a line
   apps mutate ADDR CERT KEY
                         a mutating webhook, until SIGTERM; what it does to pods is the path: /add, /reverse or /strip`
 
@@ -45,6 +46,8 @@ func main() {
 		err = call(arguments[1], arguments[2])
 	case len(arguments) == 2 && arguments[0] == "load":
 		load(arguments[1])
+	case len(arguments) == 1 && arguments[0] == "collect":
+		err = collect()
 	case len(arguments) == 4 && arguments[0] == "mutate":
 		err = mutate(arguments[1], arguments[2], arguments[3])
 	default:
@@ -99,6 +102,27 @@ func serve() error {
 	time.Sleep(5 * time.Second)
 	calls.GracefulStop()
 	return plain.Shutdown(context.Background())
+}
+
+func collect() error {
+	server := &http.Server{Addr: ":4318"}
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.URL.Path != "/v1/traces" {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		fmt.Println(string(body))
+		fmt.Fprint(w, "{}")
+	})
+	go func() {
+		<-terminated()
+		server.Close()
+	}()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 func selfSigned() (tls.Certificate, error) {

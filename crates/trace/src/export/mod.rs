@@ -130,15 +130,15 @@ async fn send(settings: &Settings, body: String) -> Result<(), String> {
     let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
     let host = host.trim_matches(['[', ']']);
     let stream = connect(host, port).await.map_err(|error| error.to_string())?;
-    let (status, answer) = match &settings.tls {
+    let stream: Box<dyn Stream> = match &settings.tls {
         Some(tls) => {
             let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
             let connector = TlsConnector::from(Arc::clone(tls));
-            let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-            ask(stream, request).await?
+            Box::new(connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?)
         }
-        None => ask(stream, request).await?,
+        None => Box::new(stream),
     };
+    let (status, answer) = ask(stream, request).await?;
     if status.is_success() {
         Ok(())
     } else {
@@ -146,11 +146,13 @@ async fn send(settings: &Settings, body: String) -> Result<(), String> {
     }
 }
 
+/// With TLS or without: one type, so that a program has hyper's client once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// Asks on a connection that is for this request alone. Of an answer that is too long nothing is kept.
-async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn ask(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| describe(&e))?;
     let answer = async move {
