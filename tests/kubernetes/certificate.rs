@@ -19,7 +19,8 @@ pub struct Kept {
     pub bundles: Vec<Bundle>,
 }
 
-fn bundle(base64: &Value) -> Bundle {
+/// The certificates of a field of a Secret or of a registration.
+pub fn bundle(base64: &Value) -> Bundle {
     Bundle::from_pem(&STANDARD.decode(base64.as_str().unwrap_or_default()).unwrap())
 }
 

@@ -9,7 +9,7 @@ binaries=$cache/bin
 images=$cache/images
 
 # The programs of a cluster and of its tests, in the order in which they are built.
-programs=(etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns apps helm)
+programs=(etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns apps helm cert-manager)
 
 # One line on stderr: stdout is for what a caller wants to read.
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2; }

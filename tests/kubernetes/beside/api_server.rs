@@ -9,13 +9,13 @@ use crate::stream::Stream;
 use super::replica::Process;
 use super::{Beside, How, Replica};
 
-/// One more API server of the cluster, with the same etcd.
-fn start() -> Process {
+/// One more API server of the cluster, with the same etcd, on this port.
+pub fn start(port: u16) -> Process {
     let file = |name: &str| folder().join("pki").join(name).display().to_string();
     let arguments = [
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
-        "--secure-port=6444".to_owned(),
+        format!("--secure-port={port}"),
         // The Service of the cluster's own API server is left as it is.
         "--advertise-address=10.250.0.1".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
@@ -31,11 +31,13 @@ fn start() -> Process {
     ];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let process = Process::start(program("kube-apiserver").to_str().unwrap(), &arguments, &[]);
-    let ask = ["--server=https://127.0.0.1:6444", "get", "--raw", "/readyz"];
+    let server = format!("--server=https://127.0.0.1:{port}");
+    let ask = [&server, "get", "--raw", "/readyz"];
     until("one more API server", || try_kubectl(&ask, "").map_err(|e| format!("{e}: {}", process.log())));
     process
 }
 
+const PORT: u16 = 6444;
 const SERVER: &str = "https://127.0.0.1:6444";
 const AWAY: &str = "cannot ask for the Lease";
 
@@ -74,7 +76,7 @@ fn annotate(namespace: &Namespace, first: u64) {
 
 #[test]
 fn replicas_go_on_while_their_api_server_is_away_or_frozen_and_catch_up_when_it_is_back() {
-    let api_server = start();
+    let api_server = start(PORT);
     let beside = Beside::new("api-server");
     beside.settings("policy: enabled\nplatform: openshift\n");
     let how = || How { server: Some(SERVER), ..How::default() };
@@ -112,7 +114,7 @@ fn replicas_go_on_while_their_api_server_is_away_or_frozen_and_catch_up_when_it_
     assert_eq!((late.count("serving certificate"), user(&namespace)), (0, Ok(1_009_999)));
 
     // It is back.
-    let api_server = start();
+    let api_server = start(PORT);
     until("what the namespace says by now", || match user(&namespace)? {
         2_009_999 => Ok(()),
         other => Err(other.to_string()),

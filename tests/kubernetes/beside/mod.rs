@@ -5,6 +5,7 @@
 //! It needs a cluster of `tests/kubernetes/up`; with another one, leave these tests out: `--skip beside::`.
 
 mod api_server;
+mod cert_manager;
 mod clock;
 mod leaders;
 mod mid_write;
@@ -12,6 +13,7 @@ mod others;
 mod repair;
 mod replica;
 mod rights;
+mod settings;
 
 use std::path::PathBuf;
 
@@ -128,12 +130,21 @@ impl Beside {
 
     /// Writes the settings that replicas follow.
     pub fn settings(&self, text: &str) {
+        self.write(&self.text(text));
+    }
+
+    /// Settings of this revision.
+    pub fn text(&self, text: &str) -> String {
         let Installation { revision, namespace, .. } = &self.installation;
         let images = "{init: localhost/outrigger-init:0.1.0, proxy: localhost/outrigger-proxy:0.1.0}";
-        let text = format!(
+        format!(
             "revision: {revision}\ninstallationNamespace: {}\nvalues: {{images: {images}}}\n{text}",
             namespace.name
-        );
+        )
+    }
+
+    /// Writes the file that replicas follow, as it is.
+    pub fn write(&self, text: &str) {
         // Whole or not at all.
         let next = self.folder.path().join("next.yaml");
         std::fs::write(&next, text).expect("written");
