@@ -1,9 +1,9 @@
 //! Netlink: sockets, messages and attributes, both ways (RFC 3549; linux/netlink.h). What the messages
 //! mean is known to `nftables` and `routes`.
 
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -157,6 +157,8 @@ impl From<Errno> for Refusal {
 /// A netlink socket.
 pub(crate) struct Socket {
     fd: OwnedFd,
+    /// What was received last. Of its memory only what the kernel writes to is ever touched.
+    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -164,7 +166,7 @@ impl Socket {
     pub(crate) fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Socket { fd })
+        Ok(Socket { fd, buffer: Vec::with_capacity(BUFFER) })
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
@@ -178,16 +180,13 @@ impl Socket {
 
     /// Receives once and calls `each` with type, flags, sequence number and body of every message.
     fn receive(&mut self, flags: RecvFlags, mut each: impl FnMut(u16, u16, u32, &[u8])) -> Result<(), Errno> {
-        // On the stack, where it is the same memory each time, and what the kernel does not write to is never touched.
-        let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER];
-        let received = loop {
-            match recv(&self.fd, &mut buffer, flags) {
-                Ok(((received, _), _)) => break received,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
+        self.buffer.clear();
+        while let Err(errno) = recv(&self.fd, spare_capacity(&mut self.buffer), flags) {
+            if errno != Errno::INTR {
+                return Err(errno);
             }
-        };
-        let mut rest = &received[..];
+        }
+        let mut rest = &self.buffer[..];
         while let Some((header, body)) = rest.split_first_chunk::<HEADER>() {
             let total = native(&header[..4]) as usize;
             let kind = u16::from_ne_bytes([header[4], header[5]]);
