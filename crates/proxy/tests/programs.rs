@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -205,6 +206,63 @@ fn curl_and_nginx() {
     mesh.run("curl", &["-sS", "--fail", "-H", "transfer-encoding: chunked", "-T", &up, name]);
     assert!(fs::read(folder.path("files/chunked")).unwrap() == fs::read(&up).unwrap());
     mesh.saw_requests(requests + 1, &["request_protocol=\"http\""]);
+}
+
+/// HTTP/2: tells the client to go on, reads what it sends, gives it an early hint, and says how much it sent.
+async fn interim(stream: tokio::net::TcpStream) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(accepted) = connection.accept().await {
+        let (request, mut answer) = accepted?;
+        tokio::spawn(async move {
+            assert_eq!(request.headers()["expect"], "100-continue");
+            answer.send_informational(http::Response::builder().status(100).body(()).unwrap()).unwrap();
+            let (mut body, mut length) = (request.into_body(), 0);
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                length += data.len();
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+            let hint = http::Response::builder().status(103).header("link", "</a.css>; rel=preload");
+            answer.send_informational(hint.body(()).unwrap()).unwrap();
+            let mut to = answer.send_response(http::Response::new(()), false).unwrap();
+            to.send_data(format!("{length} bytes").into(), true).unwrap();
+        });
+    }
+    Ok(())
+}
+
+fn serve_interim(listener: TcpListener) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.unwrap().block_on(async move {
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(interim(stream));
+            }
+        });
+    });
+}
+
+#[test]
+fn curl_hears_interim_answers_over_http2() {
+    let mesh = Mesh::new();
+    serve_interim(mesh.pod.peer.listen(PEER_V4, 82));
+    // Without 100 Continue it would wait for longer than it may take.
+    let patience = ["--expect100-timeout", "300", "--max-time", "60"];
+    let arguments = [
+        "-sSi",
+        "--http2-prior-knowledge",
+        "-H",
+        "expect: 100-continue",
+        "-d",
+        "six by",
+        "http://10.9.0.1:82/",
+    ];
+    let said = mesh.run("curl", &[&patience[..], &arguments].concat());
+    let heads: Vec<&str> = said.lines().filter(|line| line.starts_with("HTTP/2 ")).map(str::trim).collect();
+    assert_eq!(heads, ["HTTP/2 100", "HTTP/2 103", "HTTP/2 200"], "{said}");
+    assert!(said.contains("\nlink: </a.css>; rel=preload\r\n") && said.ends_with("6 bytes"), "{said}");
 }
 
 #[test]

@@ -1,29 +1,23 @@
 //! What is counted and logged of a request while its bodies pass.
 
 use std::cell::Cell;
-use std::error::Error;
-use std::pin::Pin;
+use std::future::pending;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use hyper::body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request};
+use tokio::time::Instant;
 
-use super::Upstream;
 use super::messages::Counting;
+use super::upstream::Upstream;
 use crate::access_log::Entry;
-use crate::connection::Captured;
 use crate::telemetry::http::Key;
 use crate::telemetry::{Flag, Limit};
 use crate::trace::Ended;
 use crate::trace::context::Span;
 
-/// One request. It is counted and logged when nobody holds it any longer: then both bodies are over.
+/// One request. It is counted and logged when it is dropped: then both bodies are over.
 pub(super) struct Record {
-    captured: Rc<Captured>,
     upstream: Rc<Upstream>,
     /// Its part of a trace, where traces are.
     span: Option<Span>,
@@ -39,7 +33,7 @@ pub(super) struct Record {
     grpc_status: Cell<Option<u16>>,
     /// Counts the messages of gRPC.
     messages: Option<Counting>,
-    /// When the whole request had come.
+    /// When the whole request had gone to the upstream.
     uploaded: Cell<Option<Instant>>,
     /// Milliseconds from then to the upstream's answer.
     service_time: Cell<Option<u64>>,
@@ -52,32 +46,30 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new<B: Body>(upstream: &Rc<Upstream>, span: Option<Span>, request: &Request<B>) -> Record {
-        let (captured, started) = (Rc::clone(&upstream.captured), Instant::now());
-        let whole = request.body().is_end_stream();
-        let streams = upstream.streams.get() + 1;
-        upstream.streams.set(streams);
-        if streams == captured.live.limits.streams {
-            captured.side().met(Limit::Streams);
-        }
-        let field = |name: &str| request.headers().get(name).cloned();
-        let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let asked = request.headers().get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()));
-        let limit = [captured.live.limits.request, asked].into_iter().flatten().min();
+    /// The request with this head, of which nothing more comes if it is `whole`.
+    pub(super) fn new(
+        upstream: Rc<Upstream>,
+        span: Option<Span>,
+        request: &request::Parts,
+        whole: bool,
+    ) -> Record {
+        let started = Instant::now();
+        let field = |name: &str| request.headers.get(name).cloned();
+        let kind = request.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let asked = request.headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()));
+        let limit = [upstream.captured.live.limits.request, asked].into_iter().flatten().min();
         Record {
-            captured,
-            upstream: Rc::clone(upstream),
             span,
             started,
             deadline: limit.map(|limit| started + limit),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
+            method: request.method.clone(),
+            uri: request.uri.clone(),
             user_agent: field("user-agent"),
             request_id: field("x-request-id"),
             forwarded_for: field("x-forwarded-for"),
             grpc: kind.starts_with(b"application/grpc"),
             grpc_status: Cell::default(),
-            messages: framed(kind).then(|| Counting::new(upstream.messages(host(request.uri())))),
+            messages: framed(kind).then(|| Counting::new(upstream.messages(host(&request.uri)))),
             uploaded: Cell::new(whole.then_some(started)),
             service_time: Cell::default(),
             code: Cell::new(0),
@@ -85,17 +77,26 @@ impl Record {
             whole: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
+            upstream,
         }
     }
 
-    /// The request's captured connection.
-    pub(super) fn captured(&self) -> &Captured {
-        &self.captured
+    /// Where the request goes.
+    pub(super) fn upstream(&self) -> &Rc<Upstream> {
+        &self.upstream
     }
 
-    /// When the response has to be whole, if ever.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// Waits until the response should have been whole.
+    pub(super) async fn late(&self) {
+        match self.deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => pending().await,
+        }
+    }
+
+    /// Whether the response to it has no content, whatever its fields say.
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     pub(super) fn is_grpc(&self) -> bool {
@@ -127,9 +128,21 @@ impl Record {
         }
     }
 
-    /// The whole request has come.
+    /// The whole request went to the upstream.
     pub(super) fn uploaded(&self) {
-        self.uploaded.set(Some(Instant::now()));
+        if self.uploaded.get().is_none() {
+            self.uploaded.set(Some(Instant::now()));
+        }
+    }
+
+    /// The whole response went to the client.
+    pub(super) fn finished(&self) {
+        self.whole.set(true);
+    }
+
+    /// How many bytes have passed, both ways.
+    pub(super) fn moved(&self) -> u64 {
+        self.received.get() + self.sent.get()
     }
 
     /// Bytes of the response go to the client.
@@ -140,7 +153,8 @@ impl Record {
         }
     }
 
-    fn grpc_status_of(&self, headers: &HeaderMap) {
+    /// Fields of the response that may hold gRPC's status.
+    pub(super) fn grpc_status_of(&self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok())
         {
             self.grpc_status.set(Some(status));
@@ -155,8 +169,8 @@ impl Drop for Record {
             Flag::None if !self.whole.get() => Flag::DownstreamReset,
             flag => flag,
         };
-        let captured = &self.captured;
-        self.upstream.streams.set(self.upstream.streams.get() - 1);
+        let captured = &self.upstream.captured;
+        self.upstream.end();
         if flag == Flag::UpstreamTimeout {
             captured.side().met(Limit::Request);
         }
@@ -221,18 +235,6 @@ fn framed(kind: &[u8]) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// Why a body ends before its end.
-type Broken = Box<dyn Error + Send + Sync>;
-
-/// How a stream ended that the upstream broke: by resetting it, or with its connection.
-pub(super) fn broken(error: &(dyn Error + 'static)) -> Flag {
-    let causes = std::iter::successors(Some(error), |error| (*error).source());
-    let reset = causes
-        .filter_map(|error| error.downcast_ref::<h2::Error>())
-        .any(|h2| h2.is_reset() && h2.is_remote());
-    if reset { Flag::UpstreamStreamReset } else { Flag::UpstreamReset }
-}
-
 /// gRPC's time-out: up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
 fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
@@ -246,68 +248,4 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
         b'n' => Duration::from_nanos(number),
         _ => return None,
     })
-}
-
-/// A response's body, counted; and its end is looked at.
-pub(super) struct Recorded<B> {
-    body: B,
-    record: Rc<Record>,
-    late: Option<Pin<Box<Sleep>>>,
-}
-
-impl<B: Body> Recorded<B> {
-    pub(super) fn new(body: B, record: Rc<Record>) -> Recorded<B> {
-        record.whole.set(body.is_end_stream());
-        let late = record.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        Recorded { body, record, late }
-    }
-}
-
-impl<B> Body for Recorded<B>
-where
-    B: Body<Data = Bytes, Error = Broken> + Unpin,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            // A body that is late is cut: the stream is reset on both sides.
-            let late = self.late.as_mut().is_some_and(|late| late.as_mut().poll(context).is_ready());
-            if !late {
-                return Poll::Pending;
-            }
-            self.record.failed(Flag::UpstreamTimeout);
-            return Poll::Ready(Some(Err(crate::reply::TIMEOUT.into())));
-        };
-        let record = &self.record;
-        match &frame {
-            None => record.whole.set(true),
-            Some(Err(error)) => record.failed(broken(error.as_ref())),
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    record.send(data);
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    record.grpc_status_of(trailers);
-                    record.whole.set(true);
-                }
-            }
-        }
-        if self.body.is_end_stream() {
-            self.record.whole.set(true);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

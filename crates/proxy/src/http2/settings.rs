@@ -1,6 +1,7 @@
-//! Whether an upstream takes extended CONNECT (RFC 8441). It says so in its first frame, and hyper does not say when that
+//! Whether an upstream takes extended CONNECT (RFC 8441). It says so in its first frame, and h2 does not say when that
 //! has come; so the frame is read on its way.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,12 +15,13 @@ const MOST: usize = HEAD + 6 * 100;
 
 /// What an upstream says about extended CONNECT: nothing yet, yes or no.
 #[derive(Debug, Clone)]
-pub(super) struct Extended(watch::Receiver<Option<bool>>);
+pub(super) struct Extended(Rc<watch::Receiver<Option<bool>>>);
 
 impl Extended {
     /// Waits until the upstream has said; it has not if it says nothing within `limit`.
-    pub(super) async fn wait(&mut self, limit: Duration) -> bool {
-        let said = tokio::time::timeout(limit, self.0.wait_for(Option::is_some)).await;
+    pub(super) async fn wait(&self, limit: Duration) -> bool {
+        let mut says = watch::Receiver::clone(&self.0);
+        let said = tokio::time::timeout(limit, says.wait_for(Option::is_some)).await;
         matches!(said, Ok(Ok(said)) if *said == Some(true))
     }
 }
@@ -33,7 +35,7 @@ pub(super) struct First {
 impl First {
     pub(super) fn new() -> (First, Extended) {
         let (say, extended) = watch::channel(None);
-        (First { seen: Vec::new(), say }, Extended(extended))
+        (First { seen: Vec::new(), say }, Extended(Rc::new(extended)))
     }
 
     /// Looks at what `came`; true when the frame is whole, and nothing more has to be looked at.
@@ -51,7 +53,7 @@ impl First {
 fn extended(bytes: &[u8]) -> Option<bool> {
     let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-    // What is no SETTINGS frame is an error that hyper will see.
+    // What is no SETTINGS frame is an error that h2 will see.
     if head[3] != 4 || HEAD + length > MOST {
         return Some(false);
     }

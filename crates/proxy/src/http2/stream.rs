@@ -1,13 +1,19 @@
 //! The TCP streams under HTTP/2 connections. Of a client's, the beginning has been read already; an upstream's is looked at.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::settings::{Extended, First};
+
+/// When the peer was heard last.
+pub(super) type Heard = Rc<Cell<Instant>>;
 
 /// Gives what was read first, then what is still to come.
 pub(super) struct Stream {
@@ -17,18 +23,24 @@ pub(super) struct Stream {
     stream: TcpStream,
     /// Who looks at what comes first, as long as he does.
     first: Option<First>,
+    heard: Heard,
 }
 
 impl Stream {
     /// A client's, of which `seen` has been read.
     pub(super) fn of_client(seen: Vec<u8>, stream: TcpStream) -> Stream {
-        Stream { seen, start: 0, stream, first: None }
+        Stream { seen, start: 0, stream, first: None, heard: Rc::new(Cell::new(Instant::now())) }
     }
 
     /// An upstream's, and what it says about extended CONNECT.
     pub(super) fn of_upstream(stream: TcpStream) -> (Stream, Extended) {
         let (first, extended) = First::new();
-        (Stream { seen: Vec::new(), start: 0, stream, first: Some(first) }, extended)
+        (Stream { first: Some(first), ..Stream::of_client(Vec::new(), stream) }, extended)
+    }
+
+    /// When its peer was heard last.
+    pub(super) fn heard(&self) -> Heard {
+        Rc::clone(&self.heard)
     }
 }
 
@@ -50,6 +62,9 @@ impl AsyncRead for Stream {
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if polled.is_ready() {
+            self.heard.set(Instant::now());
+        }
         if let Some(first) = &mut self.first
             && first.look(&buffer.filled()[before..])
         {

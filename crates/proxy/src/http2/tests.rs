@@ -1,16 +1,24 @@
+use std::convert::Infallible;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::*;
 use crate::connection::harness::{Harness, refusing, run};
+use crate::local::LocalExecutor;
+use crate::reply;
 use crate::route::Declared;
 use crate::settings::{Limits, Live};
-use crate::telemetry::Limit;
 use crate::telemetry::http::Key;
+use crate::telemetry::{Flag, Limit};
 
 type Sender<B> = SendRequest<B>;
 
