@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::cluster::ClusterFlags;
 
+/// By which cert-manager says of a Secret what Certificate it is for.
+const CERTIFICATE_ANNOTATION: &str = "cert-manager.io/certificate-name";
+
 /// Ask an installation that keeps its own certificate for the next one
 ///
 /// The replica that leads makes it, has its CA trusted, and then lets all replicas serve it; the old CA goes when none
@@ -28,15 +31,25 @@ impl Rotate {
     /// Asks.
     ///
     /// # Errors
-    /// No cluster, no such Secret, or no permission to write it.
+    /// No cluster, no such Secret, no permission to write it, or a Secret of cert-manager's.
     pub(crate) fn run(&self) -> Result<(), String> {
         let names = Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())?;
         let secret = format!("{}-certificate", names.name);
-        self.cluster.ask(async |cluster| {
+        let managed = self.cluster.ask(async |cluster| {
             let path = format!("/api/v1/namespaces/{}/secrets/{secret}", self.namespace);
+            let found = cluster.get(&path).await?;
+            if let Some(certificate) = found["metadata"]["annotations"][CERTIFICATE_ANNOTATION].as_str() {
+                return Ok(Some(certificate.to_owned()));
+            }
             let change = json!({"metadata": {"annotations": {ROTATE_ANNOTATION: "requested"}}});
-            cluster.patch(&path, &Change::Merge(&change)).await
+            cluster.patch(&path, &Change::Merge(&change)).await.map(|_| None)
         })?;
+        if let Some(certificate) = managed {
+            return Err(format!(
+                "Secret {0}/{secret} is cert-manager's; ask it for the next certificate: cmctl renew {certificate} --namespace {0}",
+                self.namespace
+            ));
+        }
         eprintln!("asked for the next certificate in Secret {}/{secret}", self.namespace);
         Ok(())
     }

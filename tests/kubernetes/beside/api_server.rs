@@ -9,8 +9,8 @@ use crate::stream::Stream;
 use super::replica::Process;
 use super::{Beside, How, Replica};
 
-/// One more API server of the cluster, with the same etcd, on this port.
-pub fn start(port: u16) -> Process {
+/// One more API server of the cluster, with the same etcd, on this port, with more options.
+pub fn start(port: u16, options: &[&str]) -> Process {
     let file = |name: &str| folder().join("pki").join(name).display().to_string();
     let arguments = [
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
@@ -29,7 +29,7 @@ pub fn start(port: u16) -> Process {
         "--authorization-mode=Node,RBAC".to_owned(),
         "--profiling=false".to_owned(),
     ];
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(options.iter().copied()).collect();
     let process = Process::start(program("kube-apiserver").to_str().unwrap(), &arguments, &[]);
     let server = format!("--server=https://127.0.0.1:{port}");
     let ask = [&server, "get", "--raw", "/readyz"];
@@ -76,7 +76,7 @@ fn annotate(namespace: &Namespace, first: u64) {
 
 #[test]
 fn replicas_go_on_while_their_api_server_is_away_or_frozen_and_catch_up_when_it_is_back() {
-    let api_server = start(PORT);
+    let api_server = start(PORT, &[]);
     let beside = Beside::new("api-server");
     beside.settings("policy: enabled\nplatform: openshift\n");
     let how = || How { server: Some(SERVER), ..How::default() };
@@ -114,7 +114,7 @@ fn replicas_go_on_while_their_api_server_is_away_or_frozen_and_catch_up_when_it_
     assert_eq!((late.count("serving certificate"), user(&namespace)), (0, Ok(1_009_999)));
 
     // It is back.
-    let api_server = start(PORT);
+    let api_server = start(PORT, &[]);
     until("what the namespace says by now", || match user(&namespace)? {
         2_009_999 => Ok(()),
         other => Err(other.to_string()),

@@ -106,6 +106,10 @@ fn cert_manager_makes_and_renews_the_certificate_and_its_cainjector_is_the_one_w
     );
     assert_eq!(writers(&installation), ["cainjector"]);
     check(&installation);
+    let which = ["--revision", &installation.revision, "--namespace", &installation.namespace.name];
+    let (status, output) = run_outrigger(&[&["certs", "rotate"], &which[..]].concat());
+    let renewal = format!("cmctl renew {} --namespace", installation.name);
+    assert!(!status.success() && output.stderr.contains(&renewal), "{}", output.stderr);
 
     // Pods come in while it is renewed, lost, and made by a renewed CA.
     let stream = Stream::start(installation.pods());

@@ -14,6 +14,7 @@ mod repair;
 mod replica;
 mod rights;
 mod settings;
+mod traces;
 
 use std::path::PathBuf;
 

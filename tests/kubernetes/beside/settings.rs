@@ -59,7 +59,7 @@ fn until_reloads(replicas: &[&Replica], result: &str, count: u64) {
 
 #[test]
 fn settings_that_change_while_the_api_server_is_away_are_taken_up_when_it_is_back() {
-    let api_server = start(PORT);
+    let api_server = start(PORT, &[]);
     let beside = Beside::new("settings");
     change(&beside, &noted("first"));
     bring(&beside).unwrap();
@@ -79,7 +79,7 @@ fn settings_that_change_while_the_api_server_is_away_are_taken_up_when_it_is_bac
         assert_eq!(replica.get("/readyz").as_deref(), Ok("ok\n"), "{}", replica.process.log());
         assert_eq!((reloads(replica, "success"), reloads(replica, "failure")), (0, 0));
     }
-    let api_server = start(PORT);
+    let api_server = start(PORT, &[]);
     bring(&beside).unwrap();
     until_reloads(&both, "success", 1);
     assert_eq!(in_force(&namespace), "second");
@@ -96,7 +96,7 @@ fn settings_that_change_while_the_api_server_is_away_are_taken_up_when_it_is_bac
     assert_eq!(in_force(&namespace), "second");
 
     // It is back, and so are good settings; the replicas are those that started.
-    let _api_server = start(PORT);
+    let _api_server = start(PORT, &[]);
     change(&beside, &noted("third"));
     bring(&beside).unwrap();
     until_reloads(&both, "success", 2);
