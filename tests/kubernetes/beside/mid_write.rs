@@ -59,8 +59,10 @@ fn death(number: usize, stages: &[(Omitted, State)]) {
     let second = beside.start("second", &How::default());
     // Who dies is asked for its certificate, but is sent no pods: that a pod is refused because a connection is, is not
     // what this is about. Who is sent pods may not lead.
-    beside.account("follower", &[("leases", "get"), ("leases", "update"), ("leases", "create")]);
-    let follower = beside.serving("follower", &How { account: Some("follower"), ..How::default() });
+    // Its roles are the cluster's, and those of four tests at a time: each has a name of its own.
+    let account = format!("{own}-follower");
+    beside.account(&account, &[("leases", "get"), ("leases", "update"), ("leases", "create")]);
+    let follower = beside.serving("follower", &How { account: Some(&account), ..How::default() });
     for replica in [&first, &second] {
         beside.endpoint(replica, false);
     }
