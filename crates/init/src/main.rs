@@ -8,7 +8,7 @@
 //!   sidecar, proxy_init, daemonset      plans, and the rules that they come to
 //!   rules                   the rules in words that every back end knows
 //!   backend                 which back end; nftables and iptables are the ends, routes is beside them,
-//!                           netlink, expression and tool are below
+//!                           netlink, expression, tool and memory are below
 //!   print, self_test        the rules for people; the rules proved with packets
 //!   cni                     the same from the node, as a plugin of the container runtime
 //! ```
@@ -34,6 +34,7 @@ mod legacy;
 mod linkerd;
 mod log;
 mod machine;
+mod memory;
 mod netlink;
 mod nft_batch;
 mod nft_tables;
