@@ -5,7 +5,7 @@
 //! machine does hits both alike. The CPU time is that of the serving thread (`/proc/self/task/*/schedstat`).
 //!
 //! ```text
-//! cargo bench --bench webhook [SECONDS]       default: 6, a third of it for each side
+//! cargo bench --bench webhook [-- [SECONDS] [--json]]       default: 6, a third of it for each side
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
@@ -43,6 +43,8 @@ const REPLICAS: usize = 64;
 const WORKLOADS: usize = 2048;
 /// Turns of each side.
 const TURNS: u32 = 10;
+/// Microseconds of CPU time that a request costs Istio's webhook.
+const ISTIO: f64 = 2450.0;
 
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(6.0);
@@ -50,7 +52,11 @@ fn main() {
     // As `serve` logs: one JSON line an admission.
     let log = File::create("/dev/null").unwrap();
     tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log).init();
-    println!("{:<22} {:>12} {:>14}", "", "requests/s", "CPU us a request");
+    let json = std::env::args().any(|argument| argument == "--json");
+    let (mut budgets, mut figures) = (Vec::new(), Vec::new());
+    if !json {
+        println!("{:<22} {:>12} {:>14}", "", "requests/s", "CPU us a request");
+    }
     for (name, pod) in [("one container", one_container()), ("three containers", three_containers())] {
         let injector = Injector::new(Settings::default()).unwrap();
         let (_phase, in_phase) = watch::channel(Phase::Serving);
@@ -76,6 +82,24 @@ fn main() {
             }
         }
         let [replica, workload, allows] = totals;
+        if json {
+            let sides = [("parses and allows", &allows), ("replicas", &replica), ("workloads", &workload)];
+            figures.extend(sides.map(|(what, total)| {
+                json!({"pod": name, "what": what, "rate": total.rate(), "microseconds": total.cpu_each()})
+            }));
+            for (what, total) in &sides[1..] {
+                let mut budget = |text: &str, measured: f64, wanted: f64| {
+                    let what = format!("webhook, {name}, {what}: {text}");
+                    budgets
+                        .push(json!({"what": what, "measured": measured, "wanted": wanted, "at": "least"}));
+                };
+                if name == "one container" {
+                    budget("CPU a request, Istio's over ours", ISTIO / total.cpu_each(), 25.0);
+                }
+                budget("rate beside a handler that allows", total.rate() / allows.rate(), 0.6);
+            }
+            continue;
+        }
         println!("{name}, {} bytes", replicas[0].len());
         allows.print("  parses and allows");
         for (name, injects) in [("  injects replicas", replica), ("  injects workloads", workload)] {
@@ -83,6 +107,9 @@ fn main() {
             let (rate, cpu) = (injects.rate() / allows.rate(), injects.cpu_each() / allows.cpu_each());
             println!("{:<22} {rate:>12.2} {cpu:>14.2}", "    ratio");
         }
+    }
+    if json {
+        println!("{:#}", json!({"budgets": budgets, "figures": figures}));
     }
 }
 
