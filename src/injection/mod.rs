@@ -304,6 +304,11 @@ impl Injector {
             }
             merge::pod(&mut injected, overlay).map_err(internal)?;
         }
+        // A template may render anything; what follows writes into a pod.
+        shape::pod(&shape::At::root(&injected)).map_err(|problem| {
+            let templates = self.template_names(&sent).join(", ");
+            Error::Internal(format!("what the templates ({templates}) render makes no pod: {problem}"))
+        })?;
         if let Some(status) = &status {
             status.keep_volumes(&mut injected, &sent);
         }

@@ -102,6 +102,52 @@ fn probes_of_every_kind_are_turned_to_the_agent() {
 }
 
 #[test]
+fn what_is_injected_has_no_right_that_it_does_not_need() {
+    let pod = injected(&injector(""), &web());
+    for (name, user, capabilities) in [
+        ("istio-init", 0, json!({"add": ["NET_ADMIN"], "drop": ["ALL"]})),
+        ("istio-proxy", 1337, json!({"drop": ["ALL"]})),
+    ] {
+        let container = container(&pod, name);
+        let context = &container["securityContext"];
+        assert_eq!(context["capabilities"], capabilities, "{name}");
+        assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(user), &json!(user)), "{name}");
+        assert_eq!(context["runAsNonRoot"], user != 0, "{name}");
+        for (field, value) in
+            [("allowPrivilegeEscalation", false), ("privileged", false), ("readOnlyRootFilesystem", true)]
+        {
+            assert_eq!(context[field], value, "{name}: {field}");
+        }
+        assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}), "{name}");
+        assert_eq!(container["volumeMounts"], Value::Null, "{name}");
+    }
+    let before = web();
+    for field in ["hostNetwork", "hostPID", "hostIPC", "volumes", "serviceAccountName"] {
+        assert_eq!(pod["spec"][field], before["spec"][field], "{field}");
+    }
+}
+
+/// The API server says what is wrong with it, where the sidecar would not start.
+#[test]
+fn a_probe_that_no_api_server_takes_stays_as_it_is() {
+    for probe in [
+        json!({"grpc": {"service": "s"}}),
+        json!({"grpc": {"port": "http"}}),
+        json!({"tcpSocket": {"port": 70000}}),
+        json!({"httpGet": {"port": 0}}),
+        json!({"httpGet": {"port": 80, "path": 5}}),
+        json!({"httpGet": {"port": 80}, "timeoutSeconds": -1}),
+        json!({"httpGet": {"port": 80}, "tcpSocket": {"port": 80}}),
+    ] {
+        let mut pod = web();
+        pod["spec"]["containers"][0]["livenessProbe"] = probe.clone();
+        let pod = injected(&injector(""), &pod);
+        assert_eq!(container(&pod, "web")["livenessProbe"], probe);
+        assert_eq!(variable(container(&pod, "istio-proxy"), "ISTIO_KUBE_APP_PROBERS"), None);
+    }
+}
+
+#[test]
 fn an_application_that_runs_as_the_sidecars_user_is_refused() {
     let mut pod = web();
     pod["spec"]["securityContext"] = json!({"runAsUser": 1337});

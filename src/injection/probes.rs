@@ -76,6 +76,22 @@ fn for_each_handler(
     }
 }
 
+/// Whether an API server takes the handler, as far as the agent has to understand it.
+fn is_valid(handler: &Value, kind: &str) -> bool {
+    let action = &handler[kind];
+    let port = match &action["port"] {
+        Value::Number(number) => matches!(number.as_u64(), Some(1..=65535)),
+        Value::String(_) => kind != "grpc",
+        _ => false,
+    };
+    let texts = ["path", "scheme", "service"]
+        .iter()
+        .all(|field| action[*field].is_null() || action[*field].is_string());
+    let timeout = &handler["timeoutSeconds"];
+    let timeout = timeout.is_null() || timeout.as_u64().is_some();
+    port && texts && timeout && KINDS.iter().filter(|kind| handler[**kind].is_object()).count() == 1
+}
+
 /// Where the agent listens.
 struct Agent {
     /// By the pod's annotation, or else the mesh's.
@@ -94,6 +110,10 @@ impl Agent {
             .collect();
         for_each_handler(container, |handler, path_of, kinds| {
             let Some(kind) = kinds.iter().find(|kind| handler[**kind].is_object()) else { return };
+            // What an API server refuses stays, so that it is refused, and not hidden behind the agent.
+            if !is_valid(handler, kind) {
+                return;
+            }
             let path = path_of(&name);
             let is_ours = *kind == "httpGet"
                 && handler["httpGet"]["path"] == path.as_str()
@@ -116,6 +136,7 @@ impl Agent {
             match &action["port"] {
                 Value::String(name) => {
                     let (_, number) = ports.iter().rfind(|(known, _)| known == name)?;
+                    number.as_u64().and_then(|number| u16::try_from(number).ok())?;
                     action["port"] = number.clone();
                 }
                 number if *number == self.mesh_port => return None,

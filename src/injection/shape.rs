@@ -111,6 +111,14 @@ impl<'v> At<'v, '_> {
         }
     }
 
+    fn string(&self) -> Result<(), Problem> {
+        if self.value.is_string() { Ok(()) } else { Err(self.must_be("a string")) }
+    }
+
+    fn number(&self) -> Result<(), Problem> {
+        if self.value.is_number() { Ok(()) } else { Err(self.must_be("a number")) }
+    }
+
     fn strings(&self) -> Result<(), Problem> {
         self.optional_object()?;
         for (key, value) in self.value.as_object().into_iter().flatten() {
@@ -181,13 +189,15 @@ pub(crate) fn metadata(metadata: &At) -> Result<(), Problem> {
 
 fn container(container: &At) -> Result<(), Problem> {
     container.object()?;
-    let name = container.get("name");
-    if !name.value.is_string() {
-        return Err(name.must_be("a string"));
+    container.get("name").string()?;
+    // By these they are merged. An API server refuses an item without, whatever we would make of it.
+    for (list, key) in [("env", "name"), ("volumeMounts", "mountPath")] {
+        container.get(list).items()?.try_for_each(|at| at.object().and_then(|()| at.get(key).string()))?;
     }
-    for list in ["env", "ports", "volumeMounts"] {
-        container.get(list).items()?.try_for_each(|at| at.object())?;
-    }
+    container
+        .get("ports")
+        .items()?
+        .try_for_each(|at| at.object().and_then(|()| at.get("containerPort").number()))?;
     Ok(())
 }
 

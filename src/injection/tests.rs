@@ -159,6 +159,18 @@ fn what_is_no_pod_is_refused_by_field() {
             json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i", "env": "x"}]}}),
             "spec.initContainers[0].env is a string, and must be a list",
         ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "env": [{"nama": "X", "value": "y"}]}]}}),
+            "spec.containers[0].env[0].name is missing, and must be a string",
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "volumeMounts": [{"name": "v"}]}]}}),
+            "spec.containers[0].volumeMounts[0].mountPath is missing, and must be a string",
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "ports": [{"name": "http"}]}]}}),
+            "spec.containers[0].ports[0].containerPort is missing, and must be a number",
+        ),
     ] {
         match injector("").inject(&pod, &Request::default()) {
             Err(Error::Refused(got)) => assert!(got.ends_with(message), "{got}"),
@@ -184,6 +196,28 @@ fn a_template_that_is_not_there_or_fails_names_the_pod() {
         error.to_string().starts_with("pod shop/web: template \"broken\": line 1, column 4: "),
         "{error}"
     );
+}
+
+/// Whatever an operator's template renders, it is an error that names it, and no panic.
+#[test]
+fn a_template_that_renders_no_pod_is_the_operators_error() {
+    for (text, says) in [
+        ("- name: a", "is a list, and must be an object"),
+        ("text", "is a string, and must be an object"),
+        ("metadata: []", "metadata is a list, and must be an object"),
+        ("metadata: {annotations: 5}", "metadata.annotations is a number, and must be an object"),
+        ("spec: {containers: x}", "spec.containers is a string, and must be a list"),
+        ("spec: {volumes: [x]}", "spec.volumes[0] is a string, and must be an object"),
+    ] {
+        let injector = injector(&format!("templates: {{own: {text:?}}}\ndefaultTemplates: [own]"));
+        match injector.inject(&web(), &Request { namespace: "shop", ..Request::default() }) {
+            Err(Error::Internal(message)) => {
+                assert!(message.starts_with("pod shop/web: ") && message.contains("(own)"), "{message}");
+                assert!(message.contains(says), "{text}: {message}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -351,7 +351,7 @@ fn hex(mark: u32) -> String {
 }
 
 /// Whether the text for an empty namespace, read back, is what was wanted.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn reads_its_own(rules: &RuleSet, family: Family) -> bool {
     let wanted = wanted(rules, family);
     let found = parse(&restore(&wanted, &[], false));

@@ -140,7 +140,7 @@ fn read(family: Family, info: &[u8], entries: &[u8]) -> Option<Endings> {
 }
 
 /// Reads bytes that no kernel has sent.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_any(bytes: &[u8]) -> Option<Endings> {
     let (info, entries) = bytes.split_at(bytes.len().min(INFO));
     read(Family::V4, info, entries)

@@ -82,7 +82,7 @@ fn without_files<'a>(arguments: impl Iterator<Item = &'a String>) -> Vec<String>
 
 /// What the VM's own start script passes: without a range nothing is captured outbound, without ports
 /// nothing inbound, and never SSH.
-fn defaults(environment: &BTreeMap<String, String>) -> Vec<String> {
+pub(crate) fn defaults(environment: &BTreeMap<String, String>) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut pass = |flag: &str, value: &str| arguments.extend([format!("--{flag}"), value.to_owned()]);
     if let Some(port) = environment.get("ENVOY_PORT").filter(|port| !port.is_empty()) {
@@ -113,7 +113,7 @@ fn read(path: &str) -> Outcome<BTreeMap<String, String>> {
 
 /// `NAME=value` lines, with `export`, quotes and comments as a shell has them. What a shell would have to
 /// work out is an error: these files come from elsewhere, and this program is powerful.
-fn assignments(path: &str, content: &str) -> Outcome<BTreeMap<String, String>> {
+pub(crate) fn assignments(path: &str, content: &str) -> Outcome<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for (number, line) in content.lines().enumerate() {
         let line = line.trim();

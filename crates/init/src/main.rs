@@ -15,7 +15,7 @@
 
 // What C hands to its `main`, and the signal for which the standard library has no word.
 #![allow(unsafe_code)]
-#![cfg_attr(not(test), no_main)]
+#![cfg_attr(not(any(test, feature = "fuzzing")), no_main)]
 
 mod backend;
 mod cni;
@@ -34,6 +34,8 @@ mod legacy;
 mod linkerd;
 mod log;
 mod machine;
+// A library leaves memory to whom it is part of.
+#[cfg(not(feature = "fuzzing"))]
 mod memory;
 mod netlink;
 mod nft_batch;
@@ -42,6 +44,8 @@ mod nftables;
 mod options;
 mod prepare_proxy;
 mod print;
+#[cfg(feature = "fuzzing")]
+pub mod properties;
 mod proxy_init;
 mod resolve;
 mod routes;
@@ -69,7 +73,7 @@ const IGNORE: usize = 1;
 
 /// C's `main`, and not the standard library's: that one first finds out where the stack ends, from a file in /proc, and
 /// makes another stack for the message that it ran over. This takes longer than asking the kernel for its rules.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, feature = "fuzzing")), unsafe(no_mangle))]
 extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     // What is not Unicode is in no option that we know; replaced, it shows in the error.
     let argument = |at: usize| {

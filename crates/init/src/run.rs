@@ -120,7 +120,7 @@ pub(crate) enum FrontEnd {
 
 impl FrontEnd {
     /// By the first word; without one, by flags that only one of them has.
-    fn of(arguments: &[String]) -> (FrontEnd, &[String]) {
+    pub(crate) fn of(arguments: &[String]) -> (FrontEnd, &[String]) {
         let rest = arguments.get(1..).unwrap_or_default();
         match arguments.first().map(String::as_str) {
             Some("istio-iptables") => (FrontEnd::Istio, rest),
@@ -225,7 +225,7 @@ fn complete(
     Ok(Capture::Sidecar { plan, detect_dns })
 }
 
-fn rules(capture: &Capture) -> RuleSet {
+pub(crate) fn rules(capture: &Capture) -> RuleSet {
     match capture {
         Capture::Sidecar { plan, .. } => plan.rules(),
         Capture::ProxyInit(plan) => plan.rules(),

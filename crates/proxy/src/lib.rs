@@ -29,6 +29,7 @@
 //! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
 //! - [`dns`]: captured DNS
 //! - [`logging`]: the sidecar's own log
+//! - `properties`: what holds for whatever is read, for tests and fuzz targets
 //! - `system`: the system calls that no crate wraps safely
 
 pub mod access_log;
@@ -51,6 +52,8 @@ pub mod logging;
 pub mod memory;
 mod pipe;
 pub mod pool;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 pub mod reload;
 mod reply;
 mod request_id;

@@ -12,7 +12,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod install;
-mod request;
+pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,8 @@
 //! Served on loopback only: answers from another address would not find their way back through capture.
 
 mod message;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use message::properties;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

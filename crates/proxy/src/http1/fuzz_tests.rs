@@ -1,7 +1,6 @@
-//! Framing holds whatever is sent: what is passed on has one reading, and in pieces it is what it is as a whole.
+//! Framing holds whatever is sent.
 
-use super::body::{BadChunk, Framing};
-use super::head;
+use super::properties;
 use crate::fuzz;
 
 const WORDS: &[&[u8]] = &[
@@ -56,135 +55,22 @@ const BODIES: &[&[u8]] = &[
     b"1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n0;e\r\n\r\n",
 ];
 
-/// Where the head ends when its bytes come in pieces of `size`.
-fn head_end(bytes: &[u8], size: usize) -> Result<Option<usize>, head::Refusal> {
-    let mut seen = 0;
-    for end in (size..bytes.len()).step_by(size).chain([bytes.len()]) {
-        if let Some(end) = head::end(&bytes[..end], seen)? {
-            return Ok(Some(end));
-        }
-        seen = end;
-    }
-    Ok(None)
-}
-
-/// The values of the fields called `name`.
-fn values(head: &[u8], name: &str) -> Vec<String> {
-    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let lines =
-        text.split("\r\n").filter_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
-    lines.map(str::to_owned).collect()
-}
-
 #[test]
 fn a_request_that_is_passed_on_has_one_reading() {
-    fuzz::each(REQUESTS, WORDS, |bytes| {
-        let whole = head_end(bytes, bytes.len().max(1));
-        for size in [1, 3] {
-            assert_eq!(head_end(bytes, size), whole, "in pieces of {size}");
-        }
-        let Ok(Some(end)) = whole else { return false };
-        let mut out = Vec::new();
-        let Ok(first) = head::request(&bytes[..end], "ID", 100, None, &mut out) else { return false };
-        assert_eq!(head::end(&out, 0), Ok(Some(out.len())), "one head became several");
-        let (lengths, codings) = (values(&out, "content-length"), values(&out, "transfer-encoding"));
-        match first.framing {
-            Framing::Length(0) if lengths.is_empty() => assert!(codings.is_empty()),
-            Framing::Length(length) => {
-                assert!(codings.is_empty() && lengths.len() == 1 && lengths[0].parse() == Ok(length));
-            }
-            _ => assert!(lengths.is_empty() && codings == ["chunked"]),
-        }
-        assert!(values(&out, "host").len() <= 1);
-        let mut again = Vec::new();
-        match head::request(&out, "ID", 100, None, &mut again) {
-            Ok(second) => {
-                assert_eq!(
-                    (first.method, first.host, first.framing),
-                    (second.method, second.host, second.framing)
-                );
-                assert_eq!(first.upgrade, second.upgrade);
-            }
-            // What was added were fields too many.
-            Err(refusal) => assert_eq!(refusal.0, 431, "{refusal:?}"),
-        }
-        true
-    });
+    fuzz::each(REQUESTS, WORDS, properties::request);
 }
 
 #[test]
 fn a_response_that_is_passed_on_has_one_reading() {
-    fuzz::each(RESPONSES, WORDS, |bytes| {
-        let Ok(Some(end)) = head::end(bytes, 0) else { return false };
-        let mut taken = false;
-        for method in ["GET", "HEAD", "CONNECT"] {
-            let mut out = Vec::new();
-            let Ok(first) = head::response(&bytes[..end], method, 100, false, Some(1), &mut out) else {
-                continue;
-            };
-            taken = true;
-            assert_eq!(head::end(&out, 0), Ok(Some(out.len())), "one head became several");
-            assert!(values(&out, "content-length").len() <= 1);
-            let mut again = Vec::new();
-            match head::response(&out, method, 100, false, Some(1), &mut again) {
-                Ok(second) => assert_eq!(
-                    (first.status, first.framing, first.tunnel),
-                    (second.status, second.framing, second.tunnel)
-                ),
-                Err(reason) => assert!(reason.contains("fields"), "{reason}"),
-            }
-        }
-        taken
-    });
-}
-
-/// How many bytes belong to the body that comes in pieces of `size`, and whether it is whole.
-fn body_end(bytes: &[u8], size: usize) -> Result<(usize, bool), BadChunk> {
-    let mut framing = Framing::CHUNKED;
-    let mut total = 0;
-    for piece in bytes.chunks(size.max(1)) {
-        total += framing.advance(piece)?;
-        if framing.done() {
-            break;
-        }
-    }
-    Ok((total, framing.done()))
-}
-
-/// Where httparse, that many others use, sees the end of a chunked body.
-fn body_end_elsewhere(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let Ok(httparse::Status::Complete((length, size))) = httparse::parse_chunk_size(&bytes[at..]) else {
-            return None;
-        };
-        at += length;
-        if size == 0 {
-            let mut headers = [httparse::EMPTY_HEADER; 1000];
-            return match httparse::parse_headers(&bytes[at..], &mut headers) {
-                Ok(httparse::Status::Complete((length, _))) => Some(at + length),
-                _ => None,
-            };
-        }
-        at += usize::try_from(size).ok()?;
-        if bytes.get(at..at + 2)? != b"\r\n" {
-            return None;
-        }
-        at += 2;
-    }
+    fuzz::each(RESPONSES, WORDS, properties::response);
 }
 
 #[test]
 fn a_chunked_body_ends_where_others_see_its_end() {
-    fuzz::each(BODIES, WORDS, |bytes| {
-        let whole = body_end(bytes, bytes.len());
-        for size in [1, 2, 7] {
-            assert_eq!(body_end(bytes, size), whole, "in pieces of {size}");
-        }
-        let Ok((end, true)) = whole else { return false };
-        if let Some(elsewhere) = body_end_elsewhere(bytes) {
-            assert_eq!(end, elsewhere);
-        }
-        true
-    });
+    fuzz::each(BODIES, WORDS, properties::body);
+}
+
+#[test]
+fn no_request_is_smuggled_behind_another() {
+    fuzz::each(REQUESTS, WORDS, properties::stream);
 }

@@ -7,6 +7,8 @@
 mod body;
 mod exchange;
 mod head;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 
 use std::cell::Cell;
 use std::future::poll_fn;

@@ -271,7 +271,10 @@ impl Probe {
             (Some(http), None, None) => {
                 let slash = if http.path.starts_with('/') { "" } else { "/" };
                 let path = format!("{slash}{}", http.path);
-                let path = path.parse().map_err(|error| format!("httpGet.path {:?}: {error}", http.path))?;
+                let path = path
+                    .parse()
+                    .or_else(|_| encoded(&path).parse())
+                    .map_err(|error| format!("httpGet.path {:?}: {error}", http.path))?;
                 Kind::Http { path, port: http.port, tls: http.scheme.eq_ignore_ascii_case("https") }
             }
             (None, Some(tcp), None) => Kind::Tcp { port: tcp.port },
@@ -286,6 +289,18 @@ impl Probe {
         };
         Ok(Probe { kind, timeout })
     }
+}
+
+/// A path that cannot stand in a request as it is: a kubelet, too, encodes what cannot.
+fn encoded(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'!'..=b'~' if !b"\"<>\\^`{|}".contains(&byte) => out.push(byte.into()),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// The kubelet's headers as the application should see them.
@@ -353,6 +368,14 @@ mod tests {
         assert_eq!(kind("/app-health/web/readyz"), Kind::Tcp { port: 9000 });
         assert_eq!(kind("/app-health/web/startupz"), Kind::Grpc { port: 50051, service: String::new() });
         assert_eq!(probes.by_path["/app-lifecycle/web/prestopz"].timeout, NO_TIMEOUT);
+    }
+
+    #[test]
+    fn a_path_that_needs_encoding_is_encoded() {
+        let text = r#"{"/app-health/web/livez":{"httpGet":{"path":"/a b\u00e9<","port":8080}}}"#;
+        let probes = Probes::parse(text, Target::Localhost).unwrap();
+        let path = PathAndQuery::from_static("/a%20b%C3%A9%3C");
+        assert_eq!(probes.by_path["/app-health/web/livez"].kind, Kind::Http { path, port: 8080, tls: false });
     }
 
     #[test]
