@@ -91,7 +91,7 @@ fn traceparent(text: &str) -> Option<Parent> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let fits = version.len() == 2 && version != "ff" && (version != "00" || parts.next().is_none());
-    let flags = u8::from_str_radix(flags, 16).ok().filter(|_| flags.len() == 2)?;
+    let flags = u8::from_str_radix(flags, 16).ok().filter(|_| flags.len() == 2 && hex(flags))?;
     let trace = trace_id(trace).filter(|_| trace.len() == 32)?;
     fits.then_some((Some((trace, span_id(span)?)), Some(flags & 1 == 1)))
 }
@@ -268,6 +268,7 @@ mod tests {
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333+-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-+1",
         ] {
             assert_eq!(traceparent(bad), None, "{bad:?}");
             let span = Span::begin(&incoming(&[(Header::Traceparent, bad)]), 1.0);
