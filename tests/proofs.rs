@@ -1,6 +1,8 @@
 //! The book keeps its word: every test that docs/security.md names is there, and every message that the webhook warns with has
 //! its remedy in docs/troubleshoot.md.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
