@@ -34,3 +34,41 @@ pub(super) async fn gone(ping: Option<PingPong>, heard: Heard, busy: impl Fn() -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt as _, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Seconds until a peer that answers nothing is said to have gone, of an hour. It was heard 100 seconds ago.
+    async fn seconds(busy: bool) -> Option<u64> {
+        tokio::time::pause();
+        let (ours, mut theirs) = duplex(1 << 16);
+        let (_sender, mut connection) = h2::client::handshake(ours).await.unwrap();
+        let ping = connection.ping_pong();
+        let heard = Rc::new(Cell::new(Instant::now()));
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let start = Instant::now();
+        tokio::select! {
+            () = async { while theirs.read_u8().await.is_ok() {} } => panic!("the peer has ended"),
+            ended = connection => panic!("{ended:?}"),
+            () = gone(ping, heard, || busy) => Some(start.elapsed().as_secs()),
+            () = tokio::time::sleep(Duration::from_secs(3600)) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answers_no_ping_has_gone() {
+        assert_eq!(seconds(true).await, Some(360 - 100 + 20));
+    }
+
+    #[tokio::test]
+    async fn without_a_stream_a_peer_is_not_asked() {
+        assert_eq!(seconds(false).await, None);
+    }
+}
