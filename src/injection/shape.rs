@@ -115,8 +115,16 @@ impl<'v> At<'v, '_> {
         if self.value.is_string() { Ok(()) } else { Err(self.must_be("a string")) }
     }
 
-    fn number(&self) -> Result<(), Problem> {
-        if self.value.is_number() { Ok(()) } else { Err(self.must_be("a number")) }
+    fn port(&self) -> Result<(), Problem> {
+        match self.value {
+            Value::Number(number) if number.as_u64().is_some_and(|port| (1..=65535).contains(&port)) => {
+                Ok(())
+            }
+            Value::Number(number) => {
+                Err(self.wrong(format!("is {number}, and must be a port from 1 to 65535")))
+            }
+            _ => Err(self.must_be("a number")),
+        }
     }
 
     fn strings(&self) -> Result<(), Problem> {
@@ -194,11 +202,12 @@ fn container(container: &At) -> Result<(), Problem> {
     for (list, key) in [("env", "name"), ("volumeMounts", "mountPath")] {
         container.get(list).items()?.try_for_each(|at| at.object().and_then(|()| at.get(key).string()))?;
     }
-    container
-        .get("ports")
-        .items()?
-        .try_for_each(|at| at.object().and_then(|()| at.get("containerPort").number()))?;
-    Ok(())
+    // The sidecar asks the kubelet's probes of ports, which a probe may name.
+    container.get("ports").items()?.try_for_each(|at| {
+        at.object()?;
+        at.get("containerPort").port()?;
+        at.get("name").optional_string()
+    })
 }
 
 fn kind(value: &Value) -> &'static str {

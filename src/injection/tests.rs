@@ -171,6 +171,14 @@ fn what_is_no_pod_is_refused_by_field() {
             json!({"spec": {"containers": [{"name": "a", "ports": [{"name": "http"}]}]}}),
             "spec.containers[0].ports[0].containerPort is missing, and must be a number",
         ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 80853}]}]}}),
+            "spec.containers[0].ports[0].containerPort is 80853, and must be a port from 1 to 65535",
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 80, "name": 80}]}]}}),
+            "spec.containers[0].ports[0].name is a number, and must be a string",
+        ),
     ] {
         match injector("").inject(&pod, &Request::default()) {
             Err(Error::Refused(got)) => assert!(got.ends_with(message), "{got}"),
