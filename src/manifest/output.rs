@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::json;
-use super::stream::{Document, Format};
+use super::stream::{Document, Format, Line, lines};
 use crate::yaml;
 
 /// A stream that grows document by document.
@@ -12,12 +12,14 @@ pub struct Output {
     format: Option<Format>,
     bytes: Vec<u8>,
     last: Option<Format>,
+    /// Whether the last line that is neither blank nor comment is `...`.
+    ended: bool,
 }
 
 impl Output {
     /// An empty stream; `format`: of every document, else each as it came.
     pub fn new(format: Option<Format>) -> Self {
-        Self { format, bytes: Vec::new(), last: None }
+        Self { format, ..Self::default() }
     }
 
     /// Adds a document that did not change: byte for byte, unless the stream wants another format. `value` is
@@ -71,13 +73,18 @@ impl Output {
             if stands_apart && !self.bytes.ends_with(b"\n") {
                 self.bytes.push(b'\n');
             }
-            match opening(document) {
-                Opening::Directive if !ends_document(&self.bytes) => self.bytes.extend_from_slice(b"...\n"),
-                Opening::Content if !both_json && !ends_document(&self.bytes) => {
-                    self.bytes.extend_from_slice(b"---\n");
+            // What does not begin with a marker is part of what stands before it, unless that has ended.
+            if !self.ended {
+                match told(document).next() {
+                    Some(Line::Marker | Line::BareMarker) => {}
+                    Some(Line::Directive) => self.bytes.extend_from_slice(b"...\n"),
+                    _ if both_json => {}
+                    _ => self.bytes.extend_from_slice(b"---\n"),
                 }
-                _ => {}
             }
+        }
+        if let Some(line) = told(document).last() {
+            self.ended = line == Line::End;
         }
         self.bytes.extend_from_slice(document);
         self.last = Some(format);
@@ -91,26 +98,9 @@ fn plain(value: &Value, format: Format) -> Vec<u8> {
     }
 }
 
-/// Whether the last line that is neither blank nor comment is `...`.
-fn ends_document(stream: &[u8]) -> bool {
-    let mut lines = stream.rsplit(|&b| b == b'\n').map(<[u8]>::trim_ascii_end);
-    lines.find(|line| !line.is_empty() && !line.starts_with(b"#")).is_some_and(|line| line == b"...")
-}
-
-enum Opening {
-    Marker,
-    Directive,
-    Content,
-}
-
-/// What the first line that is neither blank nor comment is.
-fn opening(document: &[u8]) -> Opening {
-    let mut lines = document.split(|&b| b == b'\n').map(<[u8]>::trim_ascii_end);
-    match lines.find(|line| !line.is_empty() && !line.starts_with(b"#")) {
-        Some(line) if line == b"---" || line.starts_with(b"--- ") || line.starts_with(b"---\t") => {
-            Opening::Marker
-        }
-        Some(line) if line.starts_with(b"%") => Opening::Directive,
-        _ => Opening::Content,
-    }
+/// What the lines are that are neither blank nor comment.
+fn told(document: &[u8]) -> impl Iterator<Item = Line> {
+    lines(document)
+        .map(|(_, line)| Line::of(line))
+        .filter(|line| !matches!(line, Line::Blank | Line::Comment))
 }

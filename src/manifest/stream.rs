@@ -41,7 +41,7 @@ pub fn split(stream: &[u8]) -> Vec<Document<'_>> {
     for range in documents_at(stream) {
         for (source, format) in json_values(&stream[range]) {
             documents.push(Document { source, number: documents.len() + 1, line, format });
-            line += source.iter().filter(|&&b| b == b'\n').count();
+            line += breaks(source);
         }
     }
     documents
@@ -79,7 +79,7 @@ impl<'a> Document<'a> {
     /// Line in the stream on which the content begins: after `---`, comments and blank lines.
     pub fn first_line_of_content(&self) -> usize {
         let frame = self.frame();
-        self.line + self.source[..frame.content.start].iter().filter(|&&b| b == b'\n').count()
+        self.line + breaks(&self.source[..frame.content.start])
     }
 
     /// What stands before the content: `---`, directives, comments, blank lines. Ends with a newline, if not empty.
@@ -111,9 +111,8 @@ impl<'a> Document<'a> {
         let source = self.source.strip_prefix(BYTE_ORDER_MARK).unwrap_or(self.source);
         std::str::from_utf8(source).map_err(|e| {
             let before = &source[..e.valid_up_to()];
-            let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
-            let column = 1 + before.iter().rev().take_while(|&&b| b != b'\n').count();
-            self.error(line, column, "not UTF-8; save the file as UTF-8")
+            let column = 1 + before.iter().rev().take_while(|&b| !matches!(b, b'\n' | b'\r')).count();
+            self.error(1 + breaks(before), column, "not UTF-8; save the file as UTF-8")
         })
     }
 
@@ -131,7 +130,7 @@ impl<'a> Document<'a> {
             yaml::parse(text).map_err(|_| {
                 let message = e.to_string();
                 let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(m, _)| m);
-                self.error(before.matches('\n').count() + e.line().max(1), e.column().max(1), message)
+                self.error(breaks(before.as_bytes()) + e.line().max(1), e.column().max(1), message)
             })
         })
     }
@@ -150,15 +149,26 @@ impl<'a> Document<'a> {
                 }
             }
         }
-        let mut end = self.source.len();
-        for line in self.source[frame.content.start..].split_inclusive(|&b| b == b'\n').rev() {
-            match Line::of(line) {
-                Line::Blank | Line::Comment | Line::End => end -= line.len(),
-                _ => break,
-            }
-        }
-        frame.content.end = end;
+        let content = &self.source[frame.content.start..];
+        let length = self.json_length(content).unwrap_or_else(|| {
+            let told = |line| !matches!(Line::of(line), Line::Blank | Line::Comment | Line::End);
+            lines(content).filter(|(_, line)| told(line)).last().map_or(0, |(range, _)| range.end)
+        });
+        frame.content.end = frame.content.start + length;
         frame
+    }
+
+    /// How long the JSON is that content begins with, and the rest of its last line if that is blank. A line that looks
+    /// like a comment may be in a string.
+    fn json_length(&self, content: &[u8]) -> Option<usize> {
+        if self.format == Format::Yaml {
+            return None;
+        }
+        let begin = content.len() - content.trim_ascii_start().len();
+        let Scan::Value(length) = scan_json(&content[begin..]) else { return None };
+        let end = begin + length;
+        let rest = lines(&content[end..]).next().filter(|(_, rest)| Line::of(rest) == Line::Blank);
+        Some(end + rest.map_or(0, |(range, _)| range.end))
     }
 }
 
@@ -171,7 +181,7 @@ struct Frame {
 
 /// What a line is, seen from outside of any scalar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+pub(super) enum Line {
     Blank,
     Comment,
     Directive,
@@ -185,7 +195,7 @@ enum Line {
 }
 
 impl Line {
-    fn of(line: &[u8]) -> Self {
+    pub(super) fn of(line: &[u8]) -> Self {
         let line = without_mark(line);
         let marker = |three: &[u8]| {
             line.starts_with(three) && line.get(3).is_none_or(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
@@ -194,7 +204,7 @@ impl Line {
             if is_blank_or_comment(&line[3..]) { Self::BareMarker } else { Self::Marker }
         } else if marker(b"...") {
             Self::End
-        } else if line.trim_ascii().is_empty() {
+        } else if begins_with(line).is_none() {
             Self::Blank
         } else if line.starts_with(b"#") {
             Self::Comment
@@ -211,18 +221,33 @@ fn without_mark(line: &[u8]) -> &[u8] {
 }
 
 fn is_blank_or_comment(text: &[u8]) -> bool {
-    let text = text.trim_ascii();
-    text.is_empty() || text.starts_with(b"#")
+    begins_with(text).is_none_or(|first| first == b'#')
 }
 
-/// The lines with their ends, and where they stand.
-fn lines(text: &[u8]) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+/// The first byte that is not white space to YAML: a form feed is none (<https://yaml.org/spec/1.2.2/#55-white-space-characters>).
+fn begins_with(text: &[u8]) -> Option<u8> {
+    text.iter().copied().find(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+}
+
+/// The lines with their ends, and where they stand. A carriage return by itself ends one, too
+/// (<https://yaml.org/spec/1.2.2/#54-line-break-characters>).
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (Range<usize>, &[u8])> {
     let mut at = 0;
-    text.split_inclusive(|&b| b == b'\n').map(move |line| {
-        let start = at;
-        at += line.len();
-        (start..at, line)
+    std::iter::from_fn(move || {
+        let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
+        let length = match rest.iter().position(|b| matches!(b, b'\n' | b'\r')) {
+            Some(end) if rest[end..].starts_with(b"\r\n") => end + 2,
+            Some(end) => end + 1,
+            None => rest.len(),
+        };
+        at += length;
+        Some((at - length..at, &rest[..length]))
     })
+}
+
+/// How many lines end in a text.
+fn breaks(text: &[u8]) -> usize {
+    lines(text).filter(|(_, line)| line.ends_with(b"\n") || line.ends_with(b"\r")).count()
 }
 
 /// The documents of a stream. A marker at the first column ends a document wherever it stands: it can be part

@@ -301,6 +301,11 @@ fn what_changes_keeps_the_comments_around_it_and_its_line_ends() {
         ),
         ("\u{feff}a: 1\n", format!("\u{feff}{new}")),
         ("a: 1\r\n---\r\n# c\r\nb: 1\r\n", format!("{new}---\n# c\n{new}").replace('\n', "\r\n")),
+        ("a:\n  \u{c}\n", new.to_owned()),
+        (
+            "{\"a\n#b\":1}{\"c\n#d\": 1} # behind\n",
+            "{\n    \"new\": \"x\\ny\\n\"\n}\n".repeat(2) + " # behind\n",
+        ),
         ("{\"a\":1}\n{\n\"b\":1}", "{\"new\":\"x\\ny\\n\"}\n{\n    \"new\": \"x\\ny\\n\"\n}\n".to_owned()),
     ] {
         assert_eq!(changed(stream, None), want, "{stream:?}");
@@ -310,6 +315,17 @@ fn what_changes_keeps_the_comments_around_it_and_its_line_ends() {
         changed("# c\na: 1\n---\n---\nb: 1\n", Some(Format::Json)),
         "{\n    \"new\": \"x\\ny\\n\"\n}\n".repeat(2)
     );
+}
+
+#[test]
+fn a_carriage_return_by_itself_ends_a_line() {
+    let stream = "# said before\rfirst: 1\r---\r# and again\rsecond: [\r";
+    assert_eq!(sources(stream), ["# said before\rfirst: 1\r", "---\r# and again\rsecond: [\r"]);
+    let documents = split(stream.as_bytes());
+    assert_eq!(documents[0].parse().unwrap(), Some(json!({"first": 1})));
+    assert_eq!(documents[0].line_of("/first"), 2);
+    assert_eq!(documents[1].parse().unwrap_err().line, 6);
+    assert_eq!(changed("# said before\rfirst: 1\r", None), "# said before\rnew: |\n  x\n  y\n");
 }
 
 #[test]
