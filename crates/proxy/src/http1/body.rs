@@ -1,7 +1,9 @@
 //! Where a message's body ends (RFC 9112, section 6), checked byte by byte while the bytes pass.
 
-/// Longest chunk extension and longest trailer section, in bytes. They carry nothing that anybody uses, and without a
-/// bound they are a way to send for ever.
+/// Longest chunk extension and longest trailer section, in bytes, and most digits of a chunk's size, zeros before it
+/// included. They carry nothing that anybody uses, and without a bound they are a way to send for ever. Sixteen digits
+/// are what others read, too.
+const MOST_DIGITS: u32 = 16;
 const LONGEST_EXTENSION: u32 = 1024;
 const LONGEST_TRAILERS: u32 = 16 * 1024;
 
@@ -54,7 +56,7 @@ pub(crate) struct Chunked {
     state: State,
     /// Bytes left of the chunk, or its size as far as it has been read.
     size: u64,
-    /// Length of the present extension, or of all trailers so far.
+    /// Length of the size or of the extension at hand, or of all trailers so far.
     length: u32,
 }
 
@@ -101,6 +103,10 @@ impl Chunked {
     fn step(&mut self, byte: u8) -> Result<State, BadChunk> {
         Ok(match (self.state, byte) {
             (State::Start | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                if self.state == State::Start {
+                    self.length = 0;
+                }
+                self.count(MOST_DIGITS)?;
                 // 2^60 bytes are beyond any body; more digits would overflow.
                 if self.size >> 56 != 0 {
                     return Err(BadChunk);
@@ -178,6 +184,8 @@ mod tests {
         let trailers = b"A\r\n0123456789\r\n000\r\ngrpc-status: 0\r\nX:\r\n\r\n";
         assert_eq!(in_all_pieces(trailers), Ok((trailers.len(), true)));
         assert_eq!(in_all_pieces(b"4\r\nWik"), Ok((6, false)));
+        let zeros = b"0000000000000001\r\na\r\n0000000000000000\r\n\r\n";
+        assert_eq!(in_all_pieces(zeros), Ok((zeros.len(), true)));
     }
 
     #[test]
@@ -201,6 +209,7 @@ mod tests {
             b"0\r\n\rX",
             b"10000000000000000\r\n",
             b"ffffffffffffffff\r\n",
+            b"00000000000000004\r\nWiki\r\n",
         ] {
             assert!(in_all_pieces(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
