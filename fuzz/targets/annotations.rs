@@ -14,6 +14,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
           "volumes": [{"name": "cache", "emptyDir": {}}]}});
     for line in String::from_utf8_lossy(bytes).lines() {
         let Some((name, value)) = line.split_once('=') else { continue };
+        // As with Istio, injection takes any text here: it is the init program that says what is wrong with it.
+        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        if name == "traffic.sidecar.istio.io/includeOutboundPorts" && !value.split(',').all(is_port) {
+            continue;
+        }
         let (field, name) = name.strip_prefix('@').map_or(("annotations", name), |name| ("labels", name));
         // As a manifest has it, a value may have several lines.
         pod["metadata"][field][name] = value.replace("\\n", "\n").into();
