@@ -24,7 +24,8 @@ const RULES: &[(&str, Rule)] = &[
     ("sidecar.istio.io/proxyMemory", quantity::check),
     ("sidecar.istio.io/proxyMemoryLimit", quantity::check),
     ("status.sidecar.istio.io/port", |value| {
-        port(value).map_err(|e| format!("excludeInboundPorts invalid: {e}"))
+        port(value).map_err(|e| format!("excludeInboundPorts invalid: {e}"))?;
+        proxy_config::free("it", value.trim().parse().unwrap_or_default())
     }),
     ("traffic.sidecar.istio.io/excludeInboundPorts", |value| ports("excludeInboundPorts", value)),
     ("traffic.sidecar.istio.io/excludeInterfaces", interfaces),
@@ -217,6 +218,11 @@ mod tests {
                 "status.sidecar.istio.io/port",
                 "70000",
                 "excludeInboundPorts invalid: failed parsing port '70000': strconv.ParseUint: parsing \"70000\": value out of range",
+            ),
+            (
+                "status.sidecar.istio.io/port",
+                "15090",
+                "it is 15090, the sidecar's port for its own metrics: choose another",
             ),
             ("traffic.sidecar.istio.io/excludeInterfaces", "eth0,,eth1", "empty interface name"),
             (

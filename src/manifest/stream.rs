@@ -92,9 +92,15 @@ impl<'a> Document<'a> {
         head
     }
 
-    /// The comments, blank lines and `...` after the content.
+    /// The comments, blank lines and `...` after the content. Blank lines are empty: spaces would belong to a block of text
+    /// before them.
     pub(super) fn tail(&self) -> String {
-        String::from_utf8_lossy(&self.source[self.frame().content.end..]).into_owned()
+        let lines = lines(&self.source[self.frame().content.end..]);
+        let indent = |line: &[u8]| match Line::of(line) {
+            Line::Blank => line.iter().take_while(|b| matches!(b, b' ' | b'\t')).count(),
+            _ => 0,
+        };
+        lines.map(|(_, line)| String::from_utf8_lossy(&line[indent(line)..])).collect()
     }
 
     /// Whether its lines end with carriage return and line feed.

@@ -302,6 +302,7 @@ fn what_changes_keeps_the_comments_around_it_and_its_line_ends() {
         ("\u{feff}a: 1\n", format!("\u{feff}{new}")),
         ("a: 1\r\n---\r\n# c\r\nb: 1\r\n", format!("{new}---\n# c\n{new}").replace('\n', "\r\n")),
         ("a:\n  \u{c}\n", new.to_owned()),
+        ("a: 1\n     \n  ", format!("{new}\n")),
         (
             "{\"a\n#b\":1}{\"c\n#d\": 1} # behind\n",
             "{\n    \"new\": \"x\\ny\\n\"\n}\n".repeat(2) + " # behind\n",

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use outrigger_contract as contract;
 use serde_json::Value;
 
 use super::super::validate::errors;
@@ -69,7 +70,37 @@ pub(super) fn check(config: &ProxyConfig) -> Result<(), String> {
             require(false, &format!("invalid {name}: {e}"));
         }
     }
+    if let Err(e) = listeners(config) {
+        require(false, &e);
+    }
     if found.is_empty() { Ok(()) } else { Err(errors(&found)) }
+}
+
+/// Whether the ports that a ProxyConfig chooses are left to it: with one of the sidecar's other listeners it would not start.
+/// This is no rule of Istio's, where it is Envoy that does not start.
+pub(super) fn listeners(config: &ProxyConfig) -> Result<(), String> {
+    let port = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or_default();
+    let (admin, status) = (port("proxyAdminPort"), port("statusPort"));
+    free("proxyAdminPort", admin)?;
+    free("statusPort", status)?;
+    if admin == status && admin != 0 {
+        return Err(format!("proxyAdminPort and statusPort are both {admin}: give each its own"));
+    }
+    Ok(())
+}
+
+/// Whether no listener of the sidecar has a port that cannot be chosen.
+pub(in crate::injection) fn free(name: &str, port: i64) -> Result<(), String> {
+    let taken = [
+        (contract::OUTBOUND_PORT, "outbound traffic"),
+        (contract::INBOUND_PORT, "inbound traffic"),
+        (contract::READINESS_PORT, "readiness"),
+        (contract::METRICS_PORT, "its own metrics"),
+    ];
+    match taken.iter().find(|(own, _)| i64::from(*own) == port) {
+        Some((_, what)) => Err(format!("{name} is {port}, the sidecar's port for {what}: choose another")),
+        None => Ok(()),
+    }
 }
 
 fn service_address<'a>(config: &'a ProxyConfig, field: &str) -> &'a str {

@@ -8,6 +8,7 @@ mod duration;
 mod read;
 mod schema;
 
+pub(super) use check::free;
 use serde_json::{Map, Value, json};
 
 use crate::settings::misspelt;
@@ -50,6 +51,7 @@ impl MeshDefaults {
     pub(super) fn new(default_config: &Value) -> Result<Self, String> {
         let mut written = built_in();
         overlay(&mut written, read::object(default_config.clone(), schema::PROXY_CONFIG, true)?);
+        check::listeners(&written)?;
         let mut effective = built_in();
         overlay(&mut effective, read::object(default_config.clone(), schema::PROXY_CONFIG, false)?);
         Ok(Self { written, effective })
@@ -130,6 +132,23 @@ mod tests {
         assert_eq!(
             effective(json!({"meshId": "m", "concurrency": 2}), annotation),
             r#"{"proxyAdminPort":16000,"concurrency":0,"tracing":{},"statusPort":15099,"extraStatTags":["a"],"terminationDrainDuration":"0.500s","meshId":"m"}"#
+        );
+    }
+
+    #[test]
+    fn ports_of_other_listeners_cannot_be_chosen() {
+        let mesh = |config: Value| MeshDefaults::new(&config).unwrap_err();
+        assert_eq!(
+            mesh(json!({"proxyAdminPort": 15001})),
+            "proxyAdminPort is 15001, the sidecar's port for outbound traffic: choose another"
+        );
+        assert_eq!(
+            mesh(json!({"proxyAdminPort": 15020})),
+            "proxyAdminPort and statusPort are both 15020: give each its own"
+        );
+        assert_eq!(
+            from_annotation("statusPort: 15021").unwrap_err(),
+            "1 error occurred:\n\t* statusPort is 15021, the sidecar's port for readiness: choose another\n\n"
         );
     }
 
