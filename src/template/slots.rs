@@ -24,17 +24,17 @@ const JSON: char = 'j';
 
 /// Whether text has one of the characters that mark slots, or the one that marks a name (`injection/sent.rs`); a
 /// template may not.
-pub fn has_mark(text: &str) -> bool {
+pub(super) fn has_mark(text: &str) -> bool {
     text.contains([OPEN, CLOSE, ESCAPE, '\u{E003}'])
 }
 
 /// A value between marks that is text, whatever it looks like.
-pub fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     mark(TEXT, value)
 }
 
 /// A value between marks that is JSON: in a slot of its own it is that value, within other text its spelling.
-pub fn json(value: &Value) -> String {
+pub(super) fn json(value: &Value) -> String {
     mark(JSON, &value.to_string())
 }
 
@@ -69,7 +69,7 @@ fn mark(kind: char, value: &str) -> String {
 
 /// A value taken out of rendered text.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Slot {
+pub(super) enum Slot {
     /// Text, whatever it looks like.
     Text(String),
     /// JSON.
@@ -80,7 +80,7 @@ pub enum Slot {
 ///
 /// # Errors
 /// Marks that do not match, which only a template that writes marks itself can cause.
-pub fn split(rendered: &str) -> Result<(String, Vec<Slot>), String> {
+pub(super) fn split(rendered: &str) -> Result<(String, Vec<Slot>), String> {
     let mut skeleton = String::with_capacity(rendered.len());
     let mut slots = Vec::new();
     let mut rest = rendered;
@@ -131,7 +131,7 @@ fn unescape(body: &str) -> Result<String, String> {
 
 /// The tree of a rendered template, with slots where values go.
 #[derive(Debug)]
-pub struct Shape(Node);
+pub(super) struct Shape(Node);
 
 #[derive(Debug)]
 enum Node {
@@ -155,7 +155,7 @@ impl Shape {
     ///
     /// # Errors
     /// It is no YAML; line and column are those of the skeleton.
-    pub fn parse(skeleton: &str) -> Result<Self, yaml::Error> {
+    pub(super) fn parse(skeleton: &str) -> Result<Self, yaml::Error> {
         yaml::parse(skeleton).map(|value| Self(node(value)))
     }
 
@@ -163,7 +163,7 @@ impl Shape {
     ///
     /// # Errors
     /// Two keys of one object that came to be the same.
-    pub fn fill(&self, slots: &[Slot]) -> Result<Value, String> {
+    pub(super) fn fill(&self, slots: &[Slot]) -> Result<Value, String> {
         fill(&self.0, slots)
     }
 }

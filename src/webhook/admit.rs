@@ -15,7 +15,7 @@ use crate::telemetry::Metrics;
 
 /// Why there is no review to answer with. Both let `failurePolicy` decide.
 #[derive(Debug, Clone)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The body is not what an API server sends; answered 400.
     Malformed(String),
     /// The operator must mend something; answered 500.
@@ -23,7 +23,7 @@ pub enum Failure {
 }
 
 /// What was sent.
-pub struct Sent<'a> {
+pub(super) struct Sent<'a> {
     /// The review.
     pub body: &'a [u8],
     /// The path below `/inject/`.
@@ -33,7 +33,7 @@ pub struct Sent<'a> {
 }
 
 /// Answers a review, and says what is known of it, where its trace is recorded.
-pub fn admit(
+pub(super) fn admit(
     injector: &Injector,
     metrics: &Metrics,
     around: &Around,

@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Why a body cannot be had.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
+pub(super) enum Refused {
     /// It is larger than one body may be.
     TooLarge,
     /// All bodies together are larger than they may be.
@@ -21,7 +21,7 @@ const PATIENCE: usize = 4;
 
 /// Reads a body of at most `limit` bytes. Its bytes are taken from `budget`, and given back when what comes
 /// with the body is dropped.
-pub async fn read<'b>(
+pub(super) async fn read<'b>(
     mut body: Body,
     limit: usize,
     budget: &'b Semaphore,
@@ -48,7 +48,7 @@ pub async fn read<'b>(
 }
 
 /// Reads a body of at most `limit` bytes for nothing, so that its connection can be used again.
-pub async fn discard(mut body: Body, limit: usize) {
+pub(super) async fn discard(mut body: Body, limit: usize) {
     let mut size = 0;
     while let Some(Ok(frame)) = body.frame().await {
         size += frame.data_ref().map_or(0, |data| data.len());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 const WRITE: &str = "OUTRIGGER_WRITE_DOCS";
 
 /// A table as Markdown has it.
-pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
     for row in rows {
         let _ = writeln!(text, "| {} |", row.join(" | "));
@@ -16,7 +16,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Fails unless the page `name` says just this, or writes it where that is asked for.
-pub fn holds(name: &str, text: &str) {
+pub(crate) fn holds(name: &str, text: &str) {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let docs = root.ancestors().map(|folder| folder.join("docs")).find(|docs| docs.is_dir()).unwrap();
     let page = docs.join("compatibility").join(name);

@@ -12,7 +12,7 @@ use crate::stream::Stream;
 
 /// What an installation keeps, and what its registration trusts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
+pub(crate) struct Kept {
     pub certificate: String,
     pub next: String,
     pub trusted: Bundle,
@@ -20,11 +20,11 @@ pub struct Kept {
 }
 
 /// The certificates of a field of a Secret or of a registration.
-pub fn bundle(base64: &Value) -> Bundle {
+pub(crate) fn bundle(base64: &Value) -> Bundle {
     Bundle::from_pem(&STANDARD.decode(base64.as_str().unwrap_or_default()).unwrap())
 }
 
-pub fn kept(installation: &Installation) -> Result<Kept, String> {
+pub(crate) fn kept(installation: &Installation) -> Result<Kept, String> {
     let secret = installation.get("secret", &format!("{}-certificate", installation.name))?;
     let registration = installation.get("mutatingwebhookconfiguration", &installation.name)?;
     let text = |key: &str| secret["data"][key].as_str().unwrap_or_default().to_owned();
@@ -38,7 +38,7 @@ pub fn kept(installation: &Installation) -> Result<Kept, String> {
 }
 
 /// Waits until another certificate than `before` is served alone, and its CA is the only one that is trusted.
-pub fn renewed(installation: &Installation, before: &Kept) -> Kept {
+pub(crate) fn renewed(installation: &Installation, before: &Kept) -> Kept {
     until("the next certificate", || {
         let kept = kept(installation)?;
         let alone = kept.trusted.len() == 1 && kept.bundles.iter().all(|bundle| *bundle == kept.trusted);

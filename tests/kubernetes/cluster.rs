@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// How long a cluster may take for anything. A busy machine needs a part of it; a failure all of it.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The folder that `tests/kubernetes/up` filled.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     std::env::var_os("OUTRIGGER_TEST_CLUSTER").map_or_else(|| cache().join("cluster"), PathBuf::from)
 }
 
@@ -24,7 +24,7 @@ fn cache() -> PathBuf {
 }
 
 /// A program that `tests/kubernetes/build` made, or a ready one.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let ready = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| Path::new(&folder).join(name));
     let program = ready.filter(|ready| ready.exists()).unwrap_or_else(|| cache().join("bin").join(name));
     assert!(program.exists(), "{} is missing; tests/kubernetes/build {name} makes it", program.display());
@@ -32,7 +32,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// The kubectl of the cluster under test.
-pub fn kubectl_path() -> PathBuf {
+pub(crate) fn kubectl_path() -> PathBuf {
     let path = folder().join("k");
     assert!(path.exists(), "no cluster: {} is missing; tests/kubernetes/run starts one", path.display());
     path
@@ -40,14 +40,14 @@ pub fn kubectl_path() -> PathBuf {
 
 /// What kubectl printed.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Output {
     /// The only JSON document on stdout.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("no JSON: {e}: {}", self.stdout))
     }
 }
@@ -56,13 +56,13 @@ impl Output {
 ///
 /// # Errors
 /// What it printed on stderr, when it fails.
-pub fn try_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Result<Output, String> {
+pub(crate) fn try_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Result<Output, String> {
     let (success, output) = run_kubectl(arguments, input);
     if success { Ok(output) } else { Err(output.stderr) }
 }
 
 /// Runs kubectl with `input` on its stdin: whether all went well, and what it printed.
-pub fn run_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> (bool, Output) {
+pub(crate) fn run_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> (bool, Output) {
     // It has all of the input before it begins, and may print more than a pipe holds while it reads.
     let mut stdin = tempfile::tempfile().expect("a file");
     stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).expect("a file");
@@ -77,13 +77,13 @@ pub fn run_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> (bool, Outp
 }
 
 /// Runs kubectl; its failure is the test's.
-pub fn kubectl<S: AsRef<OsStr> + std::fmt::Debug>(arguments: &[S]) -> Output {
+pub(crate) fn kubectl<S: AsRef<OsStr> + std::fmt::Debug>(arguments: &[S]) -> Output {
     try_kubectl(arguments, "").unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
 }
 
 /// Asks until there is an answer, for no longer than [`DEADLINE`]. `what` is for the message when there is none; the
 /// last `Err` is its reason.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match ask() {
@@ -96,13 +96,13 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
 
 /// A namespace of one test; it goes when the test ends.
 #[derive(Debug)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     pub name: String,
 }
 
 impl Namespace {
     /// Makes the namespace `purpose-…` with these labels.
-    pub fn create(purpose: &str, labels: Value) -> Namespace {
+    pub(crate) fn create(purpose: &str, labels: Value) -> Namespace {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{purpose}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let object =
@@ -117,7 +117,7 @@ impl Namespace {
     }
 
     /// A namespace whose pods are injected.
-    pub fn injected(purpose: &str) -> Namespace {
+    pub(crate) fn injected(purpose: &str) -> Namespace {
         Namespace::create(purpose, json!({"istio-injection": "enabled"}))
     }
 
@@ -125,7 +125,7 @@ impl Namespace {
     ///
     /// # Errors
     /// What it printed on stderr, when it fails.
-    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output, String> {
+    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output, String> {
         let namespace = format!("--namespace={}", self.name);
         let mut all = vec![namespace.as_str()];
         all.extend_from_slice(arguments);
@@ -133,23 +133,23 @@ impl Namespace {
     }
 
     /// Runs kubectl in this namespace; its failure is the test's.
-    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {
         self.try_kubectl(arguments, "").unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
     }
 
     /// Creates an object; the answer holds it as the API server stored it, and the warnings.
-    pub fn create_object(&self, object: &Value) -> Output {
+    pub(crate) fn create_object(&self, object: &Value) -> Output {
         self.try_kubectl(&["create", "--filename=-", "--output=json"], &object.to_string())
             .unwrap_or_else(|error| panic!("create {object:#}: {error}"))
     }
 
     /// The stored object.
-    pub fn get(&self, kind: &str, name: &str) -> Value {
+    pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
         self.kubectl(&["get", kind, name, "--output=json"]).json()
     }
 
     /// The stored pods that have the label `key=value`, at least one.
-    pub fn pods(&self, label: &str) -> Vec<Value> {
+    pub(crate) fn pods(&self, label: &str) -> Vec<Value> {
         until(&format!("pods with the label {label}"), || {
             let list = self.try_kubectl(&["get", "pods", "--selector", label, "--output=json"], "")?.json();
             let pods = list["items"].as_array().cloned().unwrap_or_default();
@@ -158,7 +158,7 @@ impl Namespace {
     }
 
     /// Waits as `kubectl wait` does.
-    pub fn wait(&self, condition: &str, object: &str) {
+    pub(crate) fn wait(&self, condition: &str, object: &str) {
         let timeout = format!("--timeout={}s", DEADLINE.as_secs());
         if let Err(error) = self.try_kubectl(&["wait", &format!("--for={condition}"), object, &timeout], "") {
             let described = self.kubectl(&["describe", "pods"]).stdout;
@@ -177,14 +177,14 @@ impl Drop for Namespace {
 }
 
 /// Runs `outrigger` where the API server can be reached, with the cluster's kubeconfig; its failure is the test's.
-pub fn outrigger(arguments: &[&str]) -> Output {
+pub(crate) fn outrigger(arguments: &[&str]) -> Output {
     let (status, output) = run_outrigger(arguments);
     assert!(status.success(), "outrigger {arguments:?}: {}", output.stderr);
     output
 }
 
 /// Runs `outrigger` there: how it ended, and what it printed.
-pub fn run_outrigger(arguments: &[&str]) -> (ExitStatus, Output) {
+pub(crate) fn run_outrigger(arguments: &[&str]) -> (ExitStatus, Output) {
     let (inside, program) = (folder().join("in"), env!("CARGO_BIN_EXE_outrigger"));
     let kubeconfig = folder().join("kubeconfig");
     // A cluster of somebody else's is reached from here, by the KUBECONFIG that these tests were given.

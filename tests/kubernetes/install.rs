@@ -13,7 +13,7 @@ fn repository() -> PathBuf {
 }
 
 /// The manifests, installed once for all tests the way a person does it: `kubectl apply`.
-pub fn installed() {
+pub(crate) fn installed() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
         let again =
@@ -30,7 +30,7 @@ pub fn installed() {
 
 /// One more installation, of a revision of its own.
 #[derive(Debug)]
-pub struct Installation {
+pub(crate) struct Installation {
     /// What its objects are called.
     pub name: String,
     pub revision: String,
@@ -39,12 +39,12 @@ pub struct Installation {
 
 impl Installation {
     /// Installs with another policy.
-    pub fn with_policy(policy: &str) -> Installation {
+    pub(crate) fn with_policy(policy: &str) -> Installation {
         Installation::new(&format!("policy-{policy}"), 1, json!({"policy": policy}))
     }
 
     /// Installs a revision with so many replicas and these settings.
-    pub fn new(revision: &str, replicas: u32, settings: Value) -> Installation {
+    pub(crate) fn new(revision: &str, replicas: u32, settings: Value) -> Installation {
         let namespace = Namespace::create(revision, json!({}));
         let installation = Installation::applied(namespace, revision, replicas, settings, &[]);
         installation.works();
@@ -52,7 +52,7 @@ impl Installation {
     }
 
     /// Applies the objects of a revision, with these options of `outrigger install`; nothing is waited for.
-    pub fn applied(
+    pub(crate) fn applied(
         namespace: Namespace,
         revision: &str,
         replicas: u32,
@@ -73,18 +73,18 @@ impl Installation {
     }
 
     /// Waits until it injects.
-    pub fn works(&self) {
+    pub(crate) fn works(&self) {
         rolled_out(&self.namespace.name, &self.name);
         answers(&self.pods());
     }
 
     /// A namespace whose pods this installation's webhook sees.
-    pub fn pods(&self) -> Namespace {
+    pub(crate) fn pods(&self) -> Namespace {
         Namespace::create("pods", json!({"istio.io/rev": self.revision}))
     }
 
     /// One of its objects as it is stored.
-    pub fn get(&self, kind: &str, name: &str) -> Result<Value, String> {
+    pub(crate) fn get(&self, kind: &str, name: &str) -> Result<Value, String> {
         let namespace = format!("--namespace={}", self.namespace.name);
         try_kubectl(&["get", kind, name, &namespace, "--output=json"], "").map(|output| output.json())
     }
@@ -100,7 +100,7 @@ impl Drop for Installation {
     }
 }
 
-pub fn rolled_out(namespace: &str, name: &str) {
+pub(crate) fn rolled_out(namespace: &str, name: &str) {
     let (namespace, timeout) =
         (format!("--namespace={namespace}"), format!("--timeout={}s", DEADLINE.as_secs()));
     let deployment = format!("deployment/{name}");
@@ -113,7 +113,7 @@ pub fn rolled_out(namespace: &str, name: &str) {
 
 /// Waits until the API server sends the namespace's pods to the webhook: it learns of a registration a moment after it
 /// was written. A webhook that was asked shows in what it did or in what it said.
-pub fn answers(namespace: &Namespace) {
+pub(crate) fn answers(namespace: &Namespace) {
     let mut pod = pods::stored("asked");
     pod["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "true"});
     until("an answer of the webhook", || {

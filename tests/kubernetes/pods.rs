@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 /// The image that plays the applications; `tests/kubernetes/base-images` makes it.
-pub const IMAGE: &str = "localhost/busybox:test";
+pub(crate) const IMAGE: &str = "localhost/busybox:test";
 
 /// A pod that is stored and never runs: no scheduler has that name.
-pub fn stored(name: &str) -> Value {
+pub(crate) fn stored(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -19,13 +19,13 @@ pub fn stored(name: &str) -> Value {
 }
 
 /// The names of the containers under `spec`.`field`, in order.
-pub fn names<'a>(pod: &'a Value, field: &str) -> Vec<&'a str> {
+pub(crate) fn names<'a>(pod: &'a Value, field: &str) -> Vec<&'a str> {
     let containers = pod["spec"][field].as_array().map(Vec::as_slice).unwrap_or_default();
     containers.iter().map(|c| c["name"].as_str().unwrap()).collect()
 }
 
 /// Whether the pod was injected. Half a sidecar is neither, and fails the test.
-pub fn injected(pod: &Value) -> bool {
+pub(crate) fn injected(pod: &Value) -> bool {
     let status = &pod["metadata"]["annotations"]["sidecar.istio.io/status"];
     match names(pod, "initContainers").as_slice() {
         [] => {
@@ -44,7 +44,7 @@ pub fn injected(pod: &Value) -> bool {
 }
 
 /// The status of a container or init container.
-pub fn container_status<'a>(pod: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn container_status<'a>(pod: &'a Value, name: &str) -> &'a Value {
     let all = ["initContainerStatuses", "containerStatuses"];
     let mut all = all.iter().filter_map(|field| pod["status"][field].as_array()).flatten();
     all.find(|status| status["name"] == name).unwrap_or_else(|| panic!("no status of {name}: {pod:#}"))

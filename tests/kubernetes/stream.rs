@@ -9,14 +9,14 @@ use crate::pods;
 
 /// Somebody who creates one pod after the other, until told to stop.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     stop: Arc<AtomicBool>,
     creating: JoinHandle<u32>,
 }
 
 impl Stream {
     /// Begins to create pods, which are not stored; each must come back injected.
-    pub fn start(namespace: Namespace) -> Stream {
+    pub(crate) fn start(namespace: Namespace) -> Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let creating = std::thread::spawn(move || {
@@ -34,7 +34,7 @@ impl Stream {
     }
 
     /// How many pods came in; none was refused.
-    pub fn finish(self) -> u32 {
+    pub(crate) fn finish(self) -> u32 {
         self.stop.store(true, Ordering::Relaxed);
         self.creating.join().expect("no pod was refused")
     }

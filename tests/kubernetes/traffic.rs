@@ -30,12 +30,12 @@ fn pod_of(namespace: &Namespace, name: &str) -> Value {
 }
 
 /// A pod's address.
-pub fn address_of(pod: &Value) -> &str {
+pub(crate) fn address_of(pod: &Value) -> &str {
     pod["status"]["podIP"].as_str().unwrap_or_else(|| panic!("no address: {pod:#}"))
 }
 
 /// A pod that runs `command` in its container `app`, with the label `app=name`.
-pub fn running(name: &str, command: &[&str]) -> Value {
+pub(crate) fn running(name: &str, command: &[&str]) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},
@@ -47,23 +47,23 @@ pub fn running(name: &str, command: &[&str]) -> Value {
 }
 
 /// A command that runs until SIGTERM. A shell that is the first process has to be told to end then.
-pub const UNTIL_SIGTERM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];
+pub(crate) const UNTIL_SIGTERM: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];
 
 /// Sends back what it gets on port 9000.
-pub const ECHO: [&str; 6] = ["nc", "-ll", "-p", "9000", "-e", "cat"];
+pub(crate) const ECHO: [&str; 6] = ["nc", "-ll", "-p", "9000", "-e", "cat"];
 
 /// What the proxy in a pod counted, read from one of its other containers.
 #[derive(Debug)]
-pub struct Metrics(String);
+pub(crate) struct Metrics(String);
 
 impl Metrics {
-    pub fn read(namespace: &Namespace, pod: &str, container: &str) -> Metrics {
+    pub(crate) fn read(namespace: &Namespace, pod: &str, container: &str) -> Metrics {
         let url = "http://127.0.0.1:15090/stats/prometheus";
         Metrics(namespace.kubectl(&["exec", pod, "-c", container, "--", "wget", "-qO-", url]).stdout)
     }
 
     /// The sum of the series `name` that have all of these labels, each as `label="value"`.
-    pub fn sum(&self, name: &str, labels: &[&str]) -> u64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> u64 {
         let lines = self.0.lines().filter(|line| {
             line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
         });
@@ -71,7 +71,7 @@ impl Metrics {
     }
 
     /// TCP connections that were opened, of the series that have the label `reporter`.
-    pub fn tcp_opened(&self, reporter: &str) -> u64 {
+    pub(crate) fn tcp_opened(&self, reporter: &str) -> u64 {
         self.sum("istio_tcp_connections_opened_total", &[reporter])
     }
 
@@ -115,7 +115,7 @@ fn both_proxies_count_the_bytes_of_a_connection() {
 /// Sends bytes from the pod `client` to the pod `echo` and back, and sees both proxies count each of them.
 ///
 /// Nothing else may speak to these two.
-pub fn count_bytes(namespace: &Namespace) {
+pub(crate) fn count_bytes(namespace: &Namespace) {
     const SIZE: u64 = 1_000_000;
     let echo = namespace.get("pod", "echo");
     let address = address_of(&echo);

@@ -14,10 +14,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// No test waits longer than this for anything.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Looks at a condition until it holds.
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}");
@@ -26,7 +26,7 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Trusts the CA in a PEM text and nobody else.
-pub fn trusting(ca: &str) -> Arc<ClientConfig> {
+pub(crate) fn trusting(ca: &str) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(ring::default_provider());
@@ -35,11 +35,11 @@ pub fn trusting(ca: &str) -> Arc<ClientConfig> {
 }
 
 /// A connection.
-pub struct Client(StreamOwned<ClientConnection, TcpStream>);
+pub(crate) struct Client(StreamOwned<ClientConnection, TcpStream>);
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub head: String,
     pub body: String,
@@ -47,13 +47,13 @@ pub struct Answer {
 
 impl Answer {
     /// The `response` of an AdmissionReview.
-    pub fn response(&self) -> Value {
+    pub(crate) fn response(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
         serde_json::from_str::<Value>(&self.body).unwrap()["response"].clone()
     }
 
     /// The pod as sent, with the patch applied; `None` without a patch.
-    pub fn injected(&self, sent: &Value) -> Option<Value> {
+    pub(crate) fn injected(&self, sent: &Value) -> Option<Value> {
         let response = self.response();
         assert_eq!(response["allowed"], true, "{response}");
         let patch = STANDARD.decode(response.get("patch")?.as_str().unwrap()).unwrap();
@@ -65,12 +65,12 @@ impl Answer {
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+    pub(crate) fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
         Self::try_connect(address, tls).unwrap()
     }
 
     /// Connects and shakes hands.
-    pub fn try_connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> std::io::Result<Self> {
+    pub(crate) fn try_connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         let session = ClientConnection::new(tls.clone(), ServerName::from(address.ip())).unwrap();
@@ -79,40 +79,40 @@ impl Client {
         Ok(client)
     }
 
-    pub fn post(&mut self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Answer {
         self.try_post(path, body).unwrap()
     }
 
-    pub fn try_post(&mut self, path: &str, body: &Value) -> std::io::Result<Answer> {
+    pub(crate) fn try_post(&mut self, path: &str, body: &Value) -> std::io::Result<Answer> {
         let body = body.to_string();
         self.send(post_head(path, "application/json", body.len()))?;
         self.send(&body)?;
         self.answer()
     }
 
-    pub fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: webhook\r\n\r\n")).unwrap();
         self.answer().unwrap()
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.0.write_all(bytes.as_ref())?;
         self.0.flush()
     }
 
     /// Says that nothing more will come, and goes on listening.
-    pub fn half_close(&mut self) {
+    pub(crate) fn half_close(&mut self) {
         self.0.conn.send_close_notify();
         self.0.flush().unwrap();
         self.0.sock.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    pub fn answer(&mut self) -> std::io::Result<Answer> {
+    pub(crate) fn answer(&mut self) -> std::io::Result<Answer> {
         read_answer(&mut self.0)
     }
 
     /// Waits until the server closes; fails when it sends anything.
-    pub fn closed(&mut self) {
+    pub(crate) fn closed(&mut self) {
         let mut byte = [0];
         match self.0.read(&mut byte) {
             Ok(0) => {}
@@ -122,12 +122,12 @@ impl Client {
     }
 }
 
-pub fn timed_out(error: &std::io::Error) -> bool {
+pub(crate) fn timed_out(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
 /// Reads one answer that has a Content-Length.
-pub fn read_answer(stream: &mut impl Read) -> std::io::Result<Answer> {
+pub(crate) fn read_answer(stream: &mut impl Read) -> std::io::Result<Answer> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -142,14 +142,14 @@ pub fn read_answer(stream: &mut impl Read) -> std::io::Result<Answer> {
     Ok(Answer { status, head, body: String::from_utf8(body).unwrap() })
 }
 
-pub fn post_head(path: &str, content_type: &str, length: usize) -> String {
+pub(crate) fn post_head(path: &str, content_type: &str, length: usize) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: webhook\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
     )
 }
 
 /// A pod with one container.
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -159,7 +159,7 @@ pub fn pod(name: &str) -> Value {
 }
 
 /// A review that asks to create a pod in the namespace `shop`.
-pub fn review(pod: &Value) -> Value {
+pub(crate) fn review(pod: &Value) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",

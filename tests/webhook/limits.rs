@@ -16,7 +16,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::client::{Client, DEADLINE, eventually, pod, post_head, review, trusting};
 
-pub struct Small {
+pub(crate) struct Small {
     _runtime: Runtime,
     phase: watch::Sender<Phase>,
     metrics: Arc<Metrics>,
@@ -25,7 +25,7 @@ pub struct Small {
 }
 
 impl Small {
-    pub fn start(limits: Limits) -> Self {
+    pub(crate) fn start(limits: Limits) -> Self {
         let runtime = Runtime::new().unwrap();
         let made = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
         let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
@@ -48,20 +48,20 @@ impl Small {
         Self { _runtime: runtime, phase, metrics, address, tls: trusting(&made.ca) }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.address, &self.tls)
     }
 
-    pub fn counted(&self, metric: &str) {
+    pub(crate) fn counted(&self, metric: &str) {
         eventually(metric, || self.metrics.text().unwrap().lines().any(|line| line == metric));
     }
 }
 
-pub const SOON: Duration = Duration::from_millis(100);
+pub(crate) const SOON: Duration = Duration::from_millis(100);
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// No time-out ever, so that a test sees the one that it sets.
-pub fn patient() -> Limits {
+pub(crate) fn patient() -> Limits {
     Limits {
         handshake_time: NEVER,
         head_time: NEVER,

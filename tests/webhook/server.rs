@@ -18,10 +18,10 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::client::{Answer, Client, DEADLINE, eventually, read_answer, trusting};
 
 /// A folder of a test's own, gone when it is dropped.
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("webhook-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -29,12 +29,12 @@ impl Folder {
         Self(path)
     }
 
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
     /// Writes a file and gives its path.
-    pub fn write(&self, name: &str, contents: &str) -> String {
+    pub(crate) fn write(&self, name: &str, contents: &str) -> String {
         fs::write(self.0.join(name), contents).unwrap();
         self.path(name)
     }
@@ -47,7 +47,7 @@ impl Drop for Folder {
 }
 
 /// `outrigger serve` with a certificate from files.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     lines: Receiver<Value>,
     pub address: SocketAddr,
@@ -57,20 +57,20 @@ pub struct Server {
 }
 
 /// `outrigger serve` with these arguments.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
     command.arg("serve").args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
 /// What `outrigger serve` says when it does not start: exit code and stderr.
-pub fn refused(arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn refused(arguments: &[&str]) -> (Option<i32>, String) {
     let output = command(arguments).stdout(Stdio::null()).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 /// Writes a certificate for loopback as `tls.crt` and `tls.key`.
-pub fn write_certificate(folder: &Folder) -> Made {
+pub(crate) fn write_certificate(folder: &Folder) -> Made {
     let made = make(&["127.0.0.1".to_owned()], 1, unix_now()).unwrap();
     folder.write("tls.crt", &made.certificate);
     folder.write("tls.key", &made.key);
@@ -79,12 +79,12 @@ pub fn write_certificate(folder: &Folder) -> Made {
 
 impl Server {
     /// Starts with settings (the lines after `kind`), and waits until it serves.
-    pub fn start(settings: &str) -> Self {
+    pub(crate) fn start(settings: &str) -> Self {
         Self::start_by(settings, |command| command)
     }
 
     /// Starts by a command that `wrap` may change.
-    pub fn start_by(settings: &str, wrap: impl Fn(Command) -> Command) -> Self {
+    pub(crate) fn start_by(settings: &str, wrap: impl Fn(Command) -> Command) -> Self {
         let folder = Folder::new();
         let made = write_certificate(&folder);
         let head = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
@@ -120,17 +120,17 @@ impl Server {
         server
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.address, &self.tls)
     }
 
     /// Posts one review to `/inject`.
-    pub fn ask(&self, review: &Value) -> Answer {
+    pub(crate) fn ask(&self, review: &Value) -> Answer {
         self.client().post("/inject", review)
     }
 
     /// Waits for a log line.
-    pub fn log(&self, message: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn log(&self, message: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + DEADLINE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// A path of the plain-HTTP port.
-    pub fn admin(&self, path: &str) -> Answer {
+    pub(crate) fn admin(&self, path: &str) -> Answer {
         let mut stream = TcpStream::connect(self.metrics).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: metrics\r\n\r\n").unwrap();
@@ -150,7 +150,7 @@ impl Server {
     }
 
     /// The value of a metric, by its name with labels; zero where it is not there.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let answer = self.admin("/metrics");
         assert_eq!(answer.status, 200);
         let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -158,17 +158,17 @@ impl Server {
     }
 
     /// Waits until a metric has a value.
-    pub fn metric_becomes(&self, name: &str, value: f64) {
+    pub(crate) fn metric_becomes(&self, name: &str, value: f64) {
         eventually(&format!("{name} {value}"), || self.metric(name) == value);
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Waits until the process has ended.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let child = RefCell::new(&mut self.child);
         eventually("the end of the process", || child.borrow_mut().try_wait().unwrap().is_some());
         self.child.wait().unwrap()

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 /// Name of the init container that programs capture.
 pub const INIT_CONTAINER: &str = "istio-init";
 /// Name of the init container that checks what a CNI plugin has programmed.
@@ -39,9 +41,14 @@ pub const METRICS_PORT: u16 = 15090;
 pub const METRICS_PATH: &str = "/stats/prometheus";
 
 /// Source address of connections that the proxy opens to the application, IPv4. Capture lets them through.
-pub const INBOUND_SOURCE_V4: &str = "127.0.0.6";
-/// Source address of connections that the proxy opens to the application, IPv6. Capture lets them through.
-pub const INBOUND_SOURCE_V6: &str = "::6";
+pub const INBOUND_SOURCE_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+/// Source address of connections that the proxy opens to the application, IPv6: `::6`. Capture lets them through, and makes
+/// it an address of the loopback interface.
+pub const INBOUND_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+
+/// Mark of packets that the proxy sends in a client's name, under TPROXY. Capture lets them through, and brings the answers
+/// back to the proxy.
+pub const TPROXY_MARK: u32 = 1337;
 
 /// Label of a namespace that asks for injection (`enabled`) or forbids it (`disabled`).
 pub const NAMESPACE_LABEL: &str = "istio-injection";

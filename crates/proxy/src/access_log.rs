@@ -22,7 +22,7 @@ const WAITING: usize = 256;
 
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
+pub(crate) enum Policy {
     /// Nothing.
     #[default]
     Off,
@@ -34,7 +34,7 @@ pub enum Policy {
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub(crate) enum Format {
     /// Envoy's default format, with Istio's fields.
     #[default]
     Text,
@@ -67,7 +67,7 @@ pub(crate) struct Entry<'a> {
 
 /// Where workers send their buffers: standard output, written by a thread that the first buffer starts.
 #[derive(Debug, Clone, Default)]
-pub struct Output(Arc<OnceLock<Option<SyncSender<Vec<u8>>>>>);
+pub(crate) struct Output(Arc<OnceLock<Option<SyncSender<Vec<u8>>>>>);
 
 impl Output {
     /// What is given is dropped.
@@ -105,7 +105,7 @@ fn start() -> std::io::Result<SyncSender<Vec<u8>>> {
 
 /// One worker's log.
 #[derive(Debug)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     wanted: Cell<(Policy, Format)>,
     buffer: RefCell<Vec<u8>>,
     output: Output,
@@ -113,12 +113,12 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// A log that writes what is `wanted` to `output`.
-    pub fn new(wanted: (Policy, Format), output: Output) -> AccessLog {
+    pub(crate) fn new(wanted: (Policy, Format), output: Output) -> AccessLog {
         AccessLog { wanted: Cell::new(wanted), buffer: RefCell::default(), output }
     }
 
     /// Changes what is written from now on.
-    pub fn set(&self, wanted: (Policy, Format)) {
+    pub(crate) fn set(&self, wanted: (Policy, Format)) {
         self.wanted.set(wanted);
     }
 

@@ -3,7 +3,7 @@
 
 /// What a ClientHello says of the server's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerName<'a> {
+pub(crate) enum ServerName<'a> {
     /// More bytes are needed.
     Incomplete,
     /// It names none, or it is no ClientHello that we read.
@@ -13,7 +13,7 @@ pub enum ServerName<'a> {
 }
 
 /// A ClientHello that is longer than this is not waited for; those with post-quantum keys have some 2 KB.
-pub const LONGEST: usize = 16 * 1024;
+pub(crate) const LONGEST: usize = 16 * 1024;
 
 /// Header of a record: type, version, length. Header of a handshake message: type, length.
 const RECORD: usize = 5;
@@ -21,7 +21,7 @@ const MESSAGE: usize = 4;
 
 /// Reads the beginning of a TLS connection. A ClientHello that is spread over several records is not put together: no
 /// client does that but to hide its name.
-pub fn server_name(bytes: &[u8]) -> ServerName<'_> {
+pub(crate) fn server_name(bytes: &[u8]) -> ServerName<'_> {
     let Some(record) = bytes.get(..RECORD) else { return ServerName::Incomplete };
     let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
     if record[0] != 0x16 || !(MESSAGE..=LONGEST).contains(&length) {

@@ -78,7 +78,7 @@ impl Captured {
 }
 
 /// Serves the captured connection `stream` from `peer`.
-pub async fn serve(shared: Rc<Shared>, direction: Direction, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(shared: Rc<Shared>, direction: Direction, stream: TcpStream, peer: SocketAddr) {
     let side = shared.shard.side(direction);
     let Ok(original) = destination::original(&stream) else { return };
     let listener = match direction {

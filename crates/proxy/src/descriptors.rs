@@ -23,7 +23,7 @@ const PLENTY: usize = 1 << 24;
 
 /// How many there may be of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shares {
+pub(crate) struct Shares {
     /// Connections of each direction. Each direction has its own: what the application opens to itself passes both.
     pub connections: usize,
     /// Idle upstream connections of all workers.
@@ -34,7 +34,7 @@ pub struct Shares {
 
 /// Divides `limit` descriptors, of which `open` are in use, among `workers` workers. What is `given` is kept as far as it
 /// fits.
-pub fn share(limit: usize, open: usize, workers: usize, given: Descriptors) -> Shares {
+pub(crate) fn share(limit: usize, open: usize, workers: usize, given: Descriptors) -> Shares {
     let free = limit.saturating_sub(open + OF_A_WORKER * workers);
     let free = free - RESERVE.min(free / 4);
     let idle = given.idle.unwrap_or_else(|| (free / 8).min(IDLE_OF_A_WORKER * workers)).min(free / 2);
@@ -46,7 +46,7 @@ pub fn share(limit: usize, open: usize, workers: usize, given: Descriptors) -> S
 
 /// Raises the limit of file descriptors as far as this process may, and says what it is: each connection takes two, and
 /// the soft limit is often 1,024.
-pub fn raise_limit() -> usize {
+pub(crate) fn raise_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
@@ -57,13 +57,13 @@ pub fn raise_limit() -> usize {
 }
 
 /// Descriptors that are open now.
-pub fn open() -> usize {
+pub(crate) fn open() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// The places of connections, shared by all workers. It is asked once for each connection, not for each byte.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub(crate) struct Places {
     inbound: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
     said: Arc<AtomicBool>,
@@ -71,13 +71,13 @@ pub struct Places {
 
 impl Places {
     /// Places for `connections` connections of each direction.
-    pub fn new(connections: usize) -> Places {
+    pub(crate) fn new(connections: usize) -> Places {
         let places = || Arc::new(Semaphore::new(connections));
         Places { inbound: places(), outbound: places(), said: Arc::default() }
     }
 
     /// A place for one connection. Without one this waits, and the kernel keeps those that follow.
-    pub async fn take(&self, direction: Direction, side: &Side) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn take(&self, direction: Direction, side: &Side) -> Option<OwnedSemaphorePermit> {
         let places = match direction {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,

@@ -2,7 +2,7 @@
 
 /// What the first bytes of a connection say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.0 or HTTP/1.1: a request line.
     Http1,
     /// HTTP/2 with prior knowledge: the connection preface.
@@ -21,7 +21,7 @@ const LONGEST_METHOD: usize = 24;
 const LONG_ENOUGH: usize = 4096;
 
 /// Looks at the first bytes of a connection; `None` as long as they could still become several things.
-pub fn detect(bytes: &[u8]) -> Option<Protocol> {
+pub(crate) fn detect(bytes: &[u8]) -> Option<Protocol> {
     if bytes.is_empty() {
         return None;
     }
@@ -38,11 +38,11 @@ pub fn detect(bytes: &[u8]) -> Option<Protocol> {
 }
 
 /// Length of the head of a frame of HTTP/2, which is what a server's first bytes are looked at for.
-pub const SETTINGS: usize = 9;
+pub(crate) const SETTINGS: usize = 9;
 
 /// Whether a server that speaks before its client speaks HTTP/2: its first frame is SETTINGS, and no acknowledgement
 /// (RFC 9113, sections 3.4, 4.1 and 6.5).
-pub fn is_http2_server(bytes: &[u8]) -> bool {
+pub(crate) fn is_http2_server(bytes: &[u8]) -> bool {
     let [high, middle, low, kind, flags, stream @ ..] = bytes else { return false };
     let length = u32::from_be_bytes([0, *high, *middle, *low]);
     length.is_multiple_of(6) && length <= 600 && *kind == 4 && *flags == 0 && *stream == [0; 4]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// This pod's names, for the labels of metrics. What is not known is the field's word for it, `unknown`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The Deployment or the like that owns the pod: `ISTIO_META_WORKLOAD_NAME`.
     pub workload: String,
     /// `POD_NAMESPACE`.
@@ -25,7 +25,7 @@ const UNKNOWN: &str = "unknown";
 
 impl Identity {
     /// Reads the environment `env` and the pod's `labels`.
-    pub fn read(env: &dyn Fn(&str) -> Option<String>, labels: &BTreeMap<String, String>) -> Identity {
+    pub(crate) fn read(env: &dyn Fn(&str) -> Option<String>, labels: &BTreeMap<String, String>) -> Identity {
         let variable = |name: &str| env(name).filter(|value| !value.is_empty());
         let label = |names: &[&str]| names.iter().find_map(|name| labels.get(*name)).cloned();
         let or_unknown = |value: Option<String>| value.unwrap_or_else(|| UNKNOWN.to_owned());
@@ -48,13 +48,13 @@ impl Identity {
     }
 
     /// The other side of a connection, of whom nothing is known.
-    pub fn unknown() -> Identity {
+    pub(crate) fn unknown() -> Identity {
         Identity::read(&|_| None, &BTreeMap::new())
     }
 }
 
 /// Reads labels as the downward API writes them to a file: `key="value"`, one a line, the value quoted as in Go.
-pub fn parse_labels(text: &str) -> BTreeMap<String, String> {
+pub(crate) fn parse_labels(text: &str) -> BTreeMap<String, String> {
     // A label's value holds nothing that JSON would quote otherwise than Go.
     let pairs = text.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;

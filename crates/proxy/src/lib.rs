@@ -2,68 +2,73 @@
 //!
 //! The rooms, in the order in which a connection passes them:
 //!
-//! - [`commands`]: the command line, one file a command
-//! - [`settings`]: what the pod's author and the operator configure, from the environment and one file
-//! - [`reload`]: that file, followed
-//! - [`identity`]: who this pod is
-//! - [`sidecar`]: the whole: bind, start, be ready, leave
-//! - [`life`]: starting, ready, draining, gone
-//! - [`worker`]: one thread a core, each with listeners and connections of its own
-//! - [`listener`]: bind, accept, back off
-//! - [`descriptors`]: a place for each connection
-//! - [`memory`]: how much of it there is, and whether there is room for more
-//! - [`destination`]: where a captured connection was going, and whether that is a loop
-//! - [`connection`]: one captured connection, from accepting it to closing it
-//! - [`route`]: where it goes, and as what
-//! - [`detect`]: what the client speaks
-//! - [`client_hello`]: whom a TLS client wants
-//! - [`upstream`]: connect onwards
-//! - [`tcp`]: carry bytes both ways
+//! - `commands`: the command line, one file a command
+//! - `settings`: what the pod's author and the operator configure, from the environment and one file
+//! - `reload`: that file, followed
+//! - `identity`: who this pod is
+//! - `sidecar`: the whole: bind, start, be ready, leave
+//! - `life`: starting, ready, draining, gone
+//! - `worker`: one thread a core, each with listeners and connections of its own
+//! - `listener`: bind, accept, back off
+//! - `descriptors`: a place for each connection
+//! - `memory`: how much of it there is, and whether there is room for more
+//! - `destination`: where a captured connection was going, and whether that is a loop
+//! - `connection`: one captured connection, from accepting it to closing it
+//! - `route`: where it goes, and as what
+//! - `detect`: what the client speaks
+//! - `client_hello`: whom a TLS client wants
+//! - `upstream`: connect onwards
+//! - `tcp`: carry bytes both ways
 //! - `pipe`: let bytes pass without copying them
 //! - `http1`: carry HTTP/1 requests
 //! - `http2`: carry HTTP/2 requests and tunnels, gRPC among them
-//! - [`pool`]: idle upstream connections
-//! - [`telemetry`]: counters and their text
-//! - [`access_log`]: a line for each request and connection
-//! - [`trace`]: spans, and their way to a collector
-//! - [`status`]: readiness, metrics and the orders that a pod may give, over HTTP
-//! - [`dns`]: captured DNS
-//! - [`logging`]: the sidecar's own log
+//! - `reply`: what clients hear in the upstream's place
+//! - `request_id`: names for requests that come without one
+//! - `pool`: idle upstream connections
+//! - `telemetry`: counters and their text
+//! - `access_log`: a line for each request and connection
+//! - `trace`: spans, and their way to a collector
+//! - `status`: readiness, metrics and the orders that a pod may give, over HTTP
+//! - `dns`: captured DNS
+//! - `local`: hyper on the runtime of one thread
+//! - `logging`: the sidecar's own log
 //! - `properties`: what holds for whatever is read, for tests and fuzz targets
 //! - `system`: the system calls that no crate wraps safely
 
-pub mod access_log;
-pub mod client_hello;
-pub mod commands;
-pub mod connection;
-pub mod descriptors;
-pub mod destination;
-pub mod detect;
-pub mod dns;
+mod access_log;
+mod client_hello;
+mod commands;
+mod connection;
+mod descriptors;
+mod destination;
+mod detect;
+mod dns;
 #[cfg(test)]
 mod fuzz;
 mod http1;
 mod http2;
-pub mod identity;
-pub mod life;
-pub mod listener;
+mod identity;
+mod life;
+mod listener;
 mod local;
-pub mod logging;
-pub mod memory;
+mod logging;
+mod memory;
 mod pipe;
-pub mod pool;
+mod pool;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod properties;
-pub mod reload;
+mod reload;
 mod reply;
 mod request_id;
-pub mod route;
-pub mod settings;
-pub mod sidecar;
-pub mod status;
+mod route;
+mod settings;
+mod sidecar;
+mod status;
 mod system;
-pub mod tcp;
-pub mod telemetry;
-pub mod trace;
-pub mod upstream;
-pub mod worker;
+mod tcp;
+mod telemetry;
+mod trace;
+mod upstream;
+mod worker;
+
+pub use commands::run;

@@ -10,7 +10,7 @@ use crate::telemetry::Telemetry;
 
 /// Where the sidecar stands; it only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Listeners are being bound.
     Starting,
     /// Traffic is carried.
@@ -27,7 +27,7 @@ pub enum Phase {
 
 /// The one place that knows the [`Phase`], shared by all threads.
 #[derive(Debug)]
-pub struct Life {
+pub(crate) struct Life {
     phase: watch::Sender<Phase>,
     /// The same, to be read on every request.
     draining: AtomicU8,
@@ -41,7 +41,7 @@ impl Default for Life {
 
 impl Life {
     /// Moves to `next`; an earlier phase than the present one changes nothing.
-    pub fn advance(&self, next: Phase) {
+    pub(crate) fn advance(&self, next: Phase) {
         if next >= Phase::Draining {
             self.draining.store(1, Relaxed);
         }
@@ -55,22 +55,22 @@ impl Life {
     }
 
     /// The present phase.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
     /// Whether the sidecar can carry traffic and is not about to leave.
-    pub fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         matches!(self.phase(), Phase::Ready | Phase::Draining)
     }
 
     /// Whether inbound clients are asked to go elsewhere. Cheap.
-    pub fn draining(&self) -> bool {
+    pub(crate) fn draining(&self) -> bool {
         self.draining.load(Relaxed) != 0
     }
 
     /// Waits until the phase is `phase` or later.
-    pub async fn reached(&self, phase: Phase) {
+    pub(crate) async fn reached(&self, phase: Phase) {
         let mut changes = self.phase.subscribe();
         // The sender lives as long as `self`, so that waiting cannot fail.
         let _ = changes.wait_for(|now| *now >= phase).await;
@@ -83,7 +83,7 @@ impl Life {
     /// - With `exit_on_zero`: go on accepting for `drain.minimum`, as endpoints spread slowly; then leave as soon as no
     ///   connection is active. The kubelet's grace period is the bound.
     /// - Else: go on for `drain.termination`, then leave whatever is active.
-    pub async fn terminate(&self, drain: Drain, telemetry: &Telemetry) {
+    pub(crate) async fn terminate(&self, drain: Drain, telemetry: &Telemetry) {
         let drained = self.phase() == Phase::Draining;
         self.advance(Phase::Terminating);
         if drained {

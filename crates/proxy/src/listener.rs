@@ -20,7 +20,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 ///
 /// The first address that cannot be bound, with its name; a port that is in use is an error although workers share it.
-pub fn bind(
+pub(crate) fn bind(
     addresses: &[IpAddr],
     port: u16,
     workers: usize,
@@ -87,7 +87,7 @@ fn describe(address: SocketAddr, error: &io::Error) -> String {
 
 /// The next connection of `listener`. Errors are counted and waited out: without file descriptors an accept that is
 /// tried again at once would burn a core, and the connections that could free some would never be served.
-pub async fn accept(listener: &TcpListener, errors: &Counter) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener, errors: &Counter) -> (TcpStream, SocketAddr) {
     let mut pause = Duration::from_millis(5);
     loop {
         match listener.accept().await {

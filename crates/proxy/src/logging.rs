@@ -7,11 +7,11 @@ use tracing_subscriber::{Registry, reload};
 
 /// The log level, which can be changed while the program runs.
 #[derive(Debug)]
-pub struct Level(reload::Handle<LevelFilter, Registry>);
+pub(crate) struct Level(reload::Handle<LevelFilter, Registry>);
 
 impl Level {
     /// The present level.
-    pub fn get(&self) -> String {
+    pub(crate) fn get(&self) -> String {
         match self.0.clone_current() {
             None | Some(LevelFilter::OFF) => "none".to_owned(),
             Some(level) => level.to_string(),
@@ -19,7 +19,7 @@ impl Level {
     }
 
     /// Sets the level; false if there is none of that name.
-    pub fn set(&self, name: &str) -> bool {
+    pub(crate) fn set(&self, name: &str) -> bool {
         named(name).is_some_and(|level| self.0.reload(level).is_ok())
     }
 }
@@ -30,7 +30,7 @@ impl Level {
 /// # Errors
 ///
 /// There is no such level.
-pub fn start(given: &str, json: bool) -> Result<Level, String> {
+pub(crate) fn start(given: &str, json: bool) -> Result<Level, String> {
     let mut levels = given.split(',').filter_map(|part| match part.split_once(':') {
         Some(("default" | "all", level)) => Some(level),
         Some(_) => None,

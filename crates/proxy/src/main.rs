@@ -10,5 +10,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    outrigger_proxy::commands::run(std::env::args().collect())
+    outrigger_proxy::run(std::env::args().collect())
 }

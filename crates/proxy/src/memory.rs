@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A control group that bounds this process' memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub(crate) struct Group {
     /// Bytes.
     limit: u64,
     /// Holds the bytes in use.
@@ -31,14 +31,14 @@ pub struct Group {
 }
 
 /// The group with the smallest limit, if there is one.
-pub fn group() -> Option<Group> {
+pub(crate) fn group() -> Option<Group> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     find(&groups, Path::new("/sys/fs/cgroup"))
 }
 
 /// Bytes that all HTTP/2 connections together may have to keep for readers that are slower than their senders: a quarter of
 /// the limit, or of 2 GiB.
-pub fn for_windows(group: Option<&Group>) -> u64 {
+pub(crate) fn for_windows(group: Option<&Group>) -> u64 {
     group.map_or(PLENTY, |group| group.limit.min(PLENTY)) / 4
 }
 
@@ -92,7 +92,7 @@ impl Group {
 
 /// Whether a worker takes in more.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     group: Option<Group>,
     /// When the account was looked at last, and what it said.
     last: Cell<Option<(Instant, bool)>>,
@@ -101,12 +101,12 @@ pub struct Room {
 
 impl Room {
     /// Room in `group`; without one there always is.
-    pub fn new(group: Option<Group>) -> Room {
+    pub(crate) fn new(group: Option<Group>) -> Room {
         Room { group, last: Cell::new(None), said: Cell::new(false) }
     }
 
     /// Whether there is no room, and something is turned away for it, which is counted in `side`.
-    pub fn full(&self, side: &Side) -> bool {
+    pub(crate) fn full(&self, side: &Side) -> bool {
         let full = self.is_full();
         if full {
             side.met(Limit::Memory);
@@ -116,7 +116,7 @@ impl Room {
 
     /// Waits until there is room for another connection, which is counted once if it has to. Who would be alone in `side`
     /// need not wait: nobody's end would make room.
-    pub async fn wait(&self, side: &Side) {
+    pub(crate) async fn wait(&self, side: &Side) {
         if side.active() == 0 || !self.full(side) {
             return;
         }

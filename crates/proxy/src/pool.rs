@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use crate::upstream::Source;
 
 /// How long a connection is kept. Node.js closes after 5 s, most others much later.
-pub const IDLE: Duration = Duration::from_secs(4);
+pub(crate) const IDLE: Duration = Duration::from_secs(4);
 type Key = (Source, SocketAddr);
 
 /// One worker's idle connections.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     idle: RefCell<HashMap<Key, Vec<(Instant, TcpStream)>>>,
     count: Cell<usize>,
     most: usize,
@@ -30,12 +30,12 @@ pub struct Pool {
 
 impl Pool {
     /// A pool of at most `most` connections.
-    pub fn new(most: usize) -> Pool {
+    pub(crate) fn new(most: usize) -> Pool {
         Pool { idle: RefCell::default(), count: Cell::new(0), most }
     }
 
     /// The connection to `address` that was used last, if one is alive.
-    pub fn take(&self, source: Source, address: SocketAddr) -> Option<TcpStream> {
+    pub(crate) fn take(&self, source: Source, address: SocketAddr) -> Option<TcpStream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&(source, address))?;
         while let Some((_, stream)) = list.pop() {
@@ -48,13 +48,13 @@ impl Pool {
     }
 
     /// Whether a connection to `address` is kept: then it is known to speak HTTP/1.
-    pub fn knows(&self, source: Source, address: SocketAddr) -> bool {
+    pub(crate) fn knows(&self, source: Source, address: SocketAddr) -> bool {
         self.idle.borrow().get(&(source, address)).is_some_and(|list| !list.is_empty())
     }
 
     /// Keeps `stream`, of which the last response has been read to its end; false if there is no room, and it is closed.
     /// Must run on a local runtime.
-    pub fn keep(self: &Rc<Self>, source: Source, address: SocketAddr, stream: TcpStream) -> bool {
+    pub(crate) fn keep(self: &Rc<Self>, source: Source, address: SocketAddr, stream: TcpStream) -> bool {
         if self.count.get() >= self.most {
             return false;
         }

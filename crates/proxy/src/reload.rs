@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Where settings come from.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     path: PathBuf,
     flags: Overrides,
     /// What was read last, whether it was good or not.
@@ -31,7 +31,7 @@ impl Source {
     /// # Errors
     ///
     /// All that is wrong with any of them.
-    pub fn open(path: PathBuf, flags: Overrides) -> Result<(Settings, Source), Vec<String>> {
+    pub(crate) fn open(path: PathBuf, flags: Overrides) -> Result<(Settings, Source), Vec<String>> {
         let mut source = Source { path, flags, seen: Err(String::new()), file: None };
         // Nothing has been seen yet, so that whatever is there is a change.
         let settings = source.changed().unwrap_or_else(|| Err(Vec::new()))?;
@@ -75,7 +75,7 @@ impl Source {
 }
 
 /// Follows `source` and gives what is good to `live`.
-pub async fn follow(mut source: Source, live: watch::Sender<Arc<Live>>, telemetry: Arc<Telemetry>) {
+pub(crate) async fn follow(mut source: Source, live: watch::Sender<Arc<Live>>, telemetry: Arc<Telemetry>) {
     loop {
         tokio::time::sleep(PERIOD).await;
         match source.changed() {

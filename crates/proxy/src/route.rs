@@ -8,7 +8,7 @@ use crate::destination::Direction;
 
 /// What is known of a port before a byte is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Declared {
+pub(crate) enum Declared {
     /// Nothing: look at the first bytes.
     Nothing,
     /// HTTP, which the client begins; in the version that it speaks.
@@ -21,7 +21,7 @@ pub enum Declared {
 
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// The upstream's address.
     pub address: SocketAddr,
     /// What is spoken there.
@@ -30,7 +30,7 @@ pub struct Route {
 
 /// Per-port settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Routes {
+pub(crate) struct Routes {
     /// The pod's own ports.
     inbound: BTreeMap<u16, Declared>,
     /// Ports that the pod calls.
@@ -42,7 +42,7 @@ pub struct Routes {
 impl Routes {
     /// What is declared of the pod's own ports and of those that it calls, and the ports that are bytes whatever the
     /// direction, unless they are declared.
-    pub fn new(
+    pub(crate) fn new(
         inbound: BTreeMap<u16, Declared>,
         outbound: BTreeMap<u16, Declared>,
         opaque: BTreeSet<u16>,
@@ -51,7 +51,7 @@ impl Routes {
     }
 
     /// Where a connection whose original destination is `original` goes.
-    pub fn route(&self, direction: Direction, original: SocketAddr) -> Route {
+    pub(crate) fn route(&self, direction: Direction, original: SocketAddr) -> Route {
         let port = original.port();
         let ports = match direction {
             Direction::Inbound => &self.inbound,
@@ -68,7 +68,7 @@ impl Routes {
 
 impl Declared {
     /// A protocol by its name, as Kubernetes' `appProtocol` and Istio's port names have it.
-    pub fn parse(name: &str) -> Option<Declared> {
+    pub(crate) fn parse(name: &str) -> Option<Declared> {
         match name.to_ascii_lowercase().as_str() {
             "http" | "http2" | "grpc" | "grpc-web" | "kubernetes.io/h2c" | "kubernetes.io/ws" => {
                 Some(Declared::Http)
@@ -80,7 +80,7 @@ impl Declared {
     }
 
     /// Istio's convention for port names: the protocol, then a dash and anything. Names that say nothing are looked at.
-    pub fn by_name(name: &str) -> Declared {
+    pub(crate) fn by_name(name: &str) -> Declared {
         let protocol = name.split('-').next().unwrap_or_default();
         Declared::parse(protocol).unwrap_or(Declared::Nothing)
     }
@@ -91,7 +91,7 @@ impl Declared {
 /// # Errors
 ///
 /// It is no such array.
-pub fn parse_pod_ports(text: &str) -> Result<BTreeMap<u16, Declared>, String> {
+pub(crate) fn parse_pod_ports(text: &str) -> Result<BTreeMap<u16, Declared>, String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct ContainerPort {

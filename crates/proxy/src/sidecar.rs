@@ -29,7 +29,7 @@ const LAST_SPANS: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// A listener cannot be bound or a worker cannot be started, with its name and the reason.
-pub async fn run(settings: Settings, source: Option<Source>, log_level: Level) -> Result<(), String> {
+pub(crate) async fn run(settings: Settings, source: Option<Source>, log_level: Level) -> Result<(), String> {
     let started = Instant::now();
     let descriptors = descriptors::raise_limit();
     let signals = Signals::listen()?;

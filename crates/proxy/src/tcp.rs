@@ -22,7 +22,7 @@ use crate::pipe::Pipe;
 use crate::telemetry::{Counter, Flag, Side};
 
 /// Size in bytes of a worker's scratch buffer: the most that one read takes and one direction keeps.
-pub const SCRATCH: usize = 64 * 1024;
+pub(crate) const SCRATCH: usize = 64 * 1024;
 /// So many bytes at once say that more come in bulk, and that a pipe pays. Measured: below it, copying costs less.
 const BULK: usize = 32 * 1024;
 
@@ -32,7 +32,7 @@ thread_local! {
 
 /// How carrying ended, and how much there was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carried {
+pub(crate) struct Carried {
     /// How the connection ended.
     pub flag: Flag,
     /// Bytes read from the client.
@@ -46,7 +46,7 @@ pub struct Carried {
 ///
 /// Half-close passes through: when one side ends its stream, the other sees the end and may go on sending. When one
 /// side breaks, the other is reset, once it has been given what had arrived.
-pub async fn carry(
+pub(crate) async fn carry(
     client: TcpStream,
     upstream: TcpStream,
     prefix: Vec<u8>,

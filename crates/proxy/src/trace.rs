@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use outrigger_trace::{Counts, Settings, context};
+pub(crate) use outrigger_trace::{Counts, Settings, context};
 use outrigger_trace::{Record, Service};
 use tokio::task::JoinHandle;
 
@@ -13,7 +13,7 @@ use crate::telemetry::Flag;
 use context::Span;
 
 /// Where workers give their spans.
-pub type Tracer = outrigger_trace::Tracer<Ended>;
+pub(crate) type Tracer = outrigger_trace::Tracer<Ended>;
 
 /// A request that has ended.
 #[derive(Debug)]
@@ -60,7 +60,11 @@ impl From<Ended> for Record {
 
 /// Starts exporting the spans of the pod `identity`. The task ends when all tracers are gone, and their spans are
 /// exported. Must run on a local runtime.
-pub fn start(settings: Settings, identity: &Identity, counts: Arc<Counts>) -> (Tracer, JoinHandle<()>) {
+pub(crate) fn start(
+    settings: Settings,
+    identity: &Identity,
+    counts: Arc<Counts>,
+) -> (Tracer, JoinHandle<()>) {
     let service = Service {
         program: ("outrigger-proxy", env!("CARGO_PKG_VERSION")),
         name: format!("{}.{}", identity.canonical_service, identity.namespace),

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use outrigger_contract as contract;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -13,7 +14,7 @@ use crate::telemetry::Flag;
 
 /// The address that a connection onwards comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
+pub(crate) enum Source {
     /// Whichever the kernel chooses.
     Any,
     /// 127.0.0.6 or ::6, which capture lets through: from any other address, a connection to the application would be
@@ -23,17 +24,17 @@ pub enum Source {
     Client(IpAddr),
 }
 
-/// Mark of packets in a client's name (Istio's `INBOUND_TPROXY_MARK`): capture lets them through, and brings the answers
-/// back to us.
-const TPROXY_MARK: u32 = 1337;
-
 /// Opens a connection to `destination`, within `limit`.
 ///
 /// # Errors
 ///
 /// connect(2)'s; `TimedOut` after `limit`; `AddrNotAvailable` where ::6 is not an address of `lo` (`outrigger-init` adds
 /// it); `PermissionDenied` without NET_ADMIN, which [`Source::Client`] needs.
-pub async fn connect(source: Source, destination: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    source: Source,
+    destination: SocketAddr,
+    limit: Duration,
+) -> io::Result<TcpStream> {
     let socket = match destination {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -47,7 +48,7 @@ pub async fn connect(source: Source, destination: SocketAddr, limit: Duration) -
                 SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
                 SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
             }
-            socket.set_mark(TPROXY_MARK)?;
+            socket.set_mark(contract::TPROXY_MARK)?;
             Some(client)
         }
     };

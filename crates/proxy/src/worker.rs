@@ -26,7 +26,7 @@ use crate::trace::Tracer;
 
 /// What a worker's connections need to know.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// The sidecar's own ports, as they are bound.
     pub ports: Ports,
     /// Whether the application sees its clients' addresses.
@@ -57,7 +57,7 @@ pub struct Worker {
 
 /// What a worker's connections share: what the worker was given, and its idle upstream connections.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// What the worker was given.
     pub worker: Worker,
     /// Idle upstream connections.
@@ -74,7 +74,7 @@ pub struct Shared {
 
 impl Shared {
     /// What the connections of `worker` share.
-    pub fn new(worker: Worker) -> Shared {
+    pub(crate) fn new(worker: Worker) -> Shared {
         let live = Arc::clone(&worker.live.borrow());
         Shared {
             pool: Rc::new(Pool::new(worker.idle)),
@@ -87,7 +87,7 @@ impl Shared {
     }
 
     /// The settings in force.
-    pub fn live(&self) -> Arc<Live> {
+    pub(crate) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live.borrow())
     }
 
@@ -112,7 +112,7 @@ impl std::ops::Deref for Shared {
 
 /// The capture listeners of one worker.
 #[derive(Debug)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// On the outbound capture port.
     pub outbound: Vec<TcpListener>,
     /// On the inbound capture port.
@@ -125,7 +125,7 @@ pub struct Listeners {
 /// # Errors
 ///
 /// The thread, its runtime or its listeners could not be made; most often for want of file descriptors.
-pub fn start(index: usize, worker: Worker, listeners: Listeners) -> Result<(), String> {
+pub(crate) fn start(index: usize, worker: Worker, listeners: Listeners) -> Result<(), String> {
     let (started, wait) = mpsc::channel();
     let body = move || {
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {

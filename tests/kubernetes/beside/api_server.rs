@@ -10,7 +10,7 @@ use super::replica::Process;
 use super::{Beside, How, Replica};
 
 /// One more API server of the cluster, with the same etcd, on this port, with more options.
-pub fn start(port: u16, options: &[&str]) -> Process {
+pub(super) fn start(port: u16, options: &[&str]) -> Process {
     let file = |name: &str| folder().join("pki").join(name).display().to_string();
     let arguments = [
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),

@@ -10,7 +10,7 @@ use crate::stream::Stream;
 
 /// How far a rotation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     /// The next pair is in the Secret.
     Made,
     /// Its CA is in caBundle, beside the old one.
@@ -22,7 +22,7 @@ pub enum State {
 }
 
 /// Waits until a rotation has come so far.
-pub fn until_state(beside: &Beside, before: &Kept, expected: State) {
+pub(super) fn until_state(beside: &Beside, before: &Kept, expected: State) {
     until(&format!("a rotation that is at {expected:?}"), || {
         let kept = kept(&beside.installation)?;
         let trusting = kept.bundles.iter().map(|bundle| bundle.len()).min();

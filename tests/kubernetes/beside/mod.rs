@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub use replica::{How, Replica};
+pub(crate) use replica::{How, Replica};
 
 use crate::cluster::{Namespace, folder, outrigger, run_kubectl, try_kubectl, until};
 use crate::install::{Installation, answers};
@@ -36,7 +36,7 @@ type Omitted<'a> = &'a [(&'a str, &'a str)];
 
 /// An installation without its Deployment.
 #[derive(Debug)]
-pub struct Beside {
+pub(crate) struct Beside {
     pub installation: Installation,
     /// As `outrigger install` prints them.
     objects: Vec<Value>,
@@ -45,7 +45,7 @@ pub struct Beside {
 
 impl Beside {
     /// Installs the revision with these options, all but its replicas; its own account has all rights but these.
-    pub fn without(revision: &str, options: &[&str], omitted: Omitted) -> Beside {
+    pub(crate) fn without(revision: &str, options: &[&str], omitted: Omitted) -> Beside {
         let namespace = Namespace::create(revision, json!({}));
         let which = ["--revision", revision, "--namespace", &namespace.name];
         let list = outrigger(&[&["install", "--output=json"], &which[..], options].concat()).json();
@@ -69,22 +69,22 @@ impl Beside {
         beside
     }
 
-    pub fn new(revision: &str) -> Beside {
+    pub(crate) fn new(revision: &str) -> Beside {
         Beside::without(revision, &[], &[])
     }
 
     /// Gives an account the installation's rights but for these; makes it where there is none.
-    pub fn account(&self, name: &str, omitted: Omitted) {
+    pub(crate) fn account(&self, name: &str, omitted: Omitted) {
         self.account_like(&self.installation.name, name, omitted);
     }
 
     /// The same, with the rights of the account `own` of an option.
-    pub fn account_like(&self, own: &str, name: &str, omitted: Omitted) {
+    pub(crate) fn account_like(&self, own: &str, name: &str, omitted: Omitted) {
         apply(self.account_objects(own, name, omitted));
     }
 
     /// Waits until API servers go by what was taken from an account.
-    pub fn until_refused(&self, account: &str, omitted: Omitted) {
+    pub(crate) fn until_refused(&self, account: &str, omitted: Omitted) {
         let namespace = &self.installation.namespace;
         let user = format!("--as=system:serviceaccount:{}:{account}", namespace.name);
         for (resource, verb) in omitted {
@@ -130,12 +130,12 @@ impl Beside {
     }
 
     /// Writes the settings that replicas follow.
-    pub fn settings(&self, text: &str) {
+    pub(crate) fn settings(&self, text: &str) {
         self.write(&self.text(text));
     }
 
     /// Settings of this revision.
-    pub fn text(&self, text: &str) -> String {
+    pub(crate) fn text(&self, text: &str) -> String {
         let Installation { revision, namespace, .. } = &self.installation;
         let images = "{init: localhost/outrigger-init:0.1.0, proxy: localhost/outrigger-proxy:0.1.0}";
         format!(
@@ -145,7 +145,7 @@ impl Beside {
     }
 
     /// Writes the file that replicas follow, as it is.
-    pub fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         // Whole or not at all.
         let next = self.folder.path().join("next.yaml");
         std::fs::write(&next, text).expect("written");
@@ -175,14 +175,14 @@ impl Beside {
     }
 
     /// Starts a replica; it serves, or waits for its first certificate.
-    pub fn start(&self, identity: &str, how: &How) -> Replica {
+    pub(crate) fn start(&self, identity: &str, how: &How) -> Replica {
         let account = how.account.unwrap_or(&self.installation.name);
         let kubeconfig = self.kubeconfig(account, how.server.unwrap_or(API_SERVER));
         Replica::start(identity, &self.installation.name, &self.settings_file(), &kubeconfig, how)
     }
 
     /// Makes a replica an endpoint of the Service: one that API servers ask, or one that is leaving.
-    pub fn endpoint(&self, replica: &Replica, ready: bool) {
+    pub(crate) fn endpoint(&self, replica: &Replica, ready: bool) {
         let (address, port) = replica.address.rsplit_once(':').expect("an address");
         let service = &self.installation.name;
         apply(vec![json!({
@@ -197,7 +197,7 @@ impl Beside {
     }
 
     /// A replica that serves, and that API servers ask.
-    pub fn serving(&self, identity: &str, how: &How) -> Replica {
+    pub(crate) fn serving(&self, identity: &str, how: &How) -> Replica {
         let replica = self.start(identity, how);
         self.endpoint(&replica, true);
         replica.said("serving certificate");
@@ -205,25 +205,25 @@ impl Beside {
     }
 
     /// A namespace whose pods are seen by the replicas.
-    pub fn pods(&self) -> Namespace {
+    pub(crate) fn pods(&self) -> Namespace {
         let namespace = self.installation.pods();
         answers(&namespace);
         namespace
     }
 
     /// The Lease's record.
-    pub fn lease(&self) -> Result<Value, String> {
+    pub(crate) fn lease(&self) -> Result<Value, String> {
         Ok(self.installation.get("lease", &self.installation.name)?["spec"].clone())
     }
 
     /// How often the registration was written.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         let registration = self.installation.get("mutatingwebhookconfiguration", &self.installation.name);
         registration.expect("a registration")["metadata"]["generation"].as_u64().expect("a number")
     }
 
     /// Asks for the next certificate.
-    pub fn rotate(&self) {
+    pub(crate) fn rotate(&self) {
         let Installation { revision, namespace, .. } = &self.installation;
         outrigger(&["certs", "rotate", "--revision", revision, "--namespace", &namespace.name]);
     }

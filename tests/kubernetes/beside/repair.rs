@@ -7,10 +7,10 @@ use crate::cluster::{Namespace, kubectl};
 use crate::pods;
 
 /// Role, resource, verb, and the kind of the workload whose repair needs it.
-pub type Right = (&'static str, &'static str, &'static str, &'static str);
+pub(super) type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// All that these files grant.
-pub const RIGHTS: [(&str, &[Right]); 2] = [
+pub(super) const RIGHTS: [(&str, &[Right]); 2] = [
     (
         "manifests/options/repair/repair.yaml",
         &[

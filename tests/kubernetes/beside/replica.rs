@@ -11,7 +11,7 @@ use crate::cluster::until;
 
 /// How a replica is started, where not as by the manifests.
 #[derive(Debug, Default)]
-pub struct How<'a> {
+pub(crate) struct How<'a> {
     /// The ServiceAccount.
     pub account: Option<&'a str>,
     /// The address of the API server.
@@ -24,7 +24,7 @@ pub struct How<'a> {
 
 /// A process, known by its number outside of the cluster's namespaces.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     /// `nsenter`, which waits for the process.
     outer: Child,
     number: u32,
@@ -32,7 +32,7 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+    pub(crate) fn start(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let log = NamedTempFile::new().expect("a file");
         let file = || log.reopen().expect("a file");
         let mut command = beside("env");
@@ -48,7 +48,7 @@ impl Process {
         Process { outer, number, log }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).expect("a log")
     }
 
@@ -59,17 +59,17 @@ impl Process {
     }
 
     /// SIGSTOP.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("STOP", &[self.number]);
     }
 
     /// SIGCONT, also for nsenter, which stops with its child.
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("CONT", &[self.number, self.outer.id()]);
     }
 
     /// SIGKILL; returns when it is gone.
-    pub fn kill(mut self) -> String {
+    pub(crate) fn kill(mut self) -> String {
         self.signal("KILL", &[self.number]);
         self.signal("CONT", &[self.outer.id()]);
         self.outer.wait().expect("nsenter ends");
@@ -77,7 +77,7 @@ impl Process {
     }
 
     /// SIGTERM; returns when it has ended, with its log.
-    pub fn terminate(mut self) -> String {
+    pub(crate) fn terminate(mut self) -> String {
         self.signal("TERM", &[self.number]);
         self.outer.wait().expect("nsenter ends");
         self.log()
@@ -99,7 +99,7 @@ impl Drop for Process {
 
 /// A replica of an installation.
 #[derive(Debug)]
-pub struct Replica {
+pub(crate) struct Replica {
     pub identity: String,
     pub process: Process,
     /// Of the webhook: `address:port`.
@@ -133,12 +133,12 @@ impl Replica {
     }
 
     /// How often the log has this message, or one that begins so.
-    pub fn count(&self, message: &str) -> usize {
+    pub(crate) fn count(&self, message: &str) -> usize {
         count(&self.process.log(), message)
     }
 
     /// Waits until the log has this message.
-    pub fn said(&self, message: &str) {
+    pub(crate) fn said(&self, message: &str) {
         until(&format!("{message:?} in the log of {}", self.identity), || {
             if self.count(message) > 0 { Ok(()) } else { Err(self.process.log()) }
         });
@@ -148,7 +148,7 @@ impl Replica {
     ///
     /// # Errors
     /// Another status than 200, or no answer.
-    pub fn get(&self, path: &str) -> Result<String, String> {
+    pub(crate) fn get(&self, path: &str) -> Result<String, String> {
         let url = format!("http://{}{path}", self.metrics);
         let got = beside("busybox").args(["wget", "-qO-", &url]).output().expect("busybox runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
@@ -156,23 +156,23 @@ impl Replica {
     }
 
     /// The value of a metric without labels.
-    pub fn metric(&self, name: &str) -> Result<u64, String> {
+    pub(crate) fn metric(&self, name: &str) -> Result<u64, String> {
         let metrics = self.get("/metrics")?;
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
         line.ok_or(format!("no {name}"))?.parse().map_err(|e| format!("{name}: {e}"))
     }
 
-    pub fn leads(&self) -> Result<bool, String> {
+    pub(crate) fn leads(&self) -> Result<bool, String> {
         Ok(self.metric("outrigger_leader")? == 1)
     }
 }
 
 /// The lines of a log.
-pub fn lines(log: &str) -> impl Iterator<Item = Value> {
+pub(super) fn lines(log: &str) -> impl Iterator<Item = Value> {
     log.lines().filter_map(|line| serde_json::from_str(line).ok())
 }
 
 /// How many lines of a log have a message that begins so.
-pub fn count(log: &str, message: &str) -> usize {
+pub(super) fn count(log: &str, message: &str) -> usize {
     lines(log).filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).count()
 }

@@ -3,7 +3,7 @@
 
 #![allow(dead_code)]
 
-pub mod scenario;
+pub(crate) mod scenario;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -17,67 +17,67 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-pub const BACKENDS: [&str; 3] = ["nftables", "iptables-nft", "iptables-legacy"];
+pub(crate) const BACKENDS: [&str; 3] = ["nftables", "iptables-nft", "iptables-legacy"];
 /// Longer than anything here takes, so that only what hangs runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-pub const PROXY: Who = Who { uid: 1337, gid: 1337 };
-pub const APP: Who = Who { uid: 1000, gid: 1000 };
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PROXY: Who = Who { uid: 1337, gid: 1337 };
+pub(crate) const APP: Who = Who { uid: 1000, gid: 1000 };
 
 /// Options as the injector passes them, and others that say something of everything.
-pub const DEFAULT: &str = "-u 1337 -g 1337 -m REDIRECT -b * -i * -d 15090,15021,15020";
-pub const OTHER: &str = "-u 1337 -g 1337 -m TPROXY -b 80,8080 -i 10.0.0.0/8,fd00::/8 -x 10.1.0.0/16 -o 25 -c net9 -k vm9 \
+pub(crate) const DEFAULT: &str = "-u 1337 -g 1337 -m REDIRECT -b * -i * -d 15090,15021,15020";
+pub(crate) const OTHER: &str = "-u 1337 -g 1337 -m TPROXY -b 80,8080 -i 10.0.0.0/8,fd00::/8 -x 10.1.0.0/16 -o 25 -c net9 -k vm9 \
                      --redirect-dns --capture-all-dns --drop-invalid";
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// User and group of whoever dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Who {
+pub(crate) struct Who {
     pub uid: u32,
     pub gid: u32,
 }
 
 /// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
-pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Addresses of the two namespaces.
 impl Family {
     fn pick(self, v4: &str, v6: &str) -> IpAddr {
         (if self == Family::V4 { v4 } else { v6 }).parse().unwrap()
     }
-    pub fn pod(self) -> IpAddr {
+    pub(crate) fn pod(self) -> IpAddr {
         self.pick("10.9.0.2", "fd09::2")
     }
-    pub fn peer(self) -> IpAddr {
+    pub(crate) fn peer(self) -> IpAddr {
         self.pick("10.9.0.1", "fd09::1")
     }
     /// A service: routed to the peer, which has it.
-    pub fn vip(self) -> IpAddr {
+    pub(crate) fn vip(self) -> IpAddr {
         self.pick("10.96.0.10", "fd96::10")
     }
-    pub fn guest(self) -> IpAddr {
+    pub(crate) fn guest(self) -> IpAddr {
         self.pick("10.8.0.2", "fd08::2")
     }
-    pub fn loopback(self) -> IpAddr {
+    pub(crate) fn loopback(self) -> IpAddr {
         self.pick("127.0.0.1", "::1")
     }
-    pub fn inbound_source(self) -> IpAddr {
+    pub(crate) fn inbound_source(self) -> IpAddr {
         self.pick("127.0.0.6", "::6")
     }
-    pub fn any(self) -> IpAddr {
+    pub(crate) fn any(self) -> IpAddr {
         self.pick("0.0.0.0", "::")
     }
 }
 
 /// Where a connection arrived, as the listener saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Landing {
+pub(crate) struct Landing {
     pub name: String,
     pub peer: SocketAddr,
     pub local: SocketAddr,
@@ -85,12 +85,12 @@ pub struct Landing {
 }
 
 /// A network namespace that goes away with this value.
-pub struct Namespace {
+pub(crate) struct Namespace {
     pub name: String,
 }
 
 impl Namespace {
-    pub fn new(role: &str) -> Namespace {
+    pub(crate) fn new(role: &str) -> Namespace {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests make network namespaces: run them as root"
@@ -103,19 +103,19 @@ impl Namespace {
         namespace
     }
 
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
     }
 
     /// `ip` inside.
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name]).args(arguments.split(' '));
         must(&mut command)
     }
 
     /// Waits until the local IPv6 routes are there.
-    pub fn await_routes(&self, wanted: &[&str]) {
+    pub(crate) fn await_routes(&self, wanted: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let routes = self.ip("-6 route show table local");
@@ -127,14 +127,14 @@ impl Namespace {
     }
 
     /// A command inside.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
     }
 
     /// Runs `work` in a thread that is inside, as root.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = File::open(self.path()).unwrap();
         std::thread::scope(|scope| {
             scope
@@ -148,7 +148,7 @@ impl Namespace {
     }
 
     /// The same as another user. Users are per thread, and this one ends.
-    pub fn inside_as<T: Send>(&self, who: Who, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside_as<T: Send>(&self, who: Who, work: impl FnOnce() -> T + Send) -> T {
         self.inside(|| {
             let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
             set_thread_res_gid(gid, gid, gid).unwrap();
@@ -159,7 +159,7 @@ impl Namespace {
 
     /// Everything that capture could change, without counts of packets and without what makes no difference:
     /// built-in chains of iptables that are empty, and comments with the time of day.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let mut text = String::new();
         for command in
             ["iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"]
@@ -199,20 +199,20 @@ impl Drop for Namespace {
 }
 
 /// Runs a command that has to succeed.
-pub fn must(command: &mut Command) -> String {
+pub(crate) fn must(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// A pod and a peer on one wire. The pod's default route is the peer.
-pub struct World {
+pub(crate) struct World {
     pub pod: Namespace,
     pub peer: Namespace,
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(crate) fn new() -> World {
         let world = World { pod: Namespace::new("pod"), peer: Namespace::new("peer") };
         let (pod, peer) = (&world.pod, &world.peer);
         pod.ip(&format!("link add eth0 type veth peer name eth0 netns {}", peer.name));
@@ -235,7 +235,7 @@ impl World {
     }
 
     /// Listeners as in a pod with its sidecar: the proxy's ports, an application, and the peer's servers.
-    pub fn listen(&self, transparent: bool) {
+    pub(crate) fn listen(&self, transparent: bool) {
         for family in FAMILIES {
             for port in [15001, 15006, 15008, 15020, 8080] {
                 let own = transparent && port == 15006;
@@ -261,7 +261,7 @@ impl World {
     }
 
     /// The program in the pod, with arguments separated by spaces.
-    pub fn init(&self, arguments: &str) -> Command {
+    pub(crate) fn init(&self, arguments: &str) -> Command {
         let mut command = self.pod.command(env!("CARGO_BIN_EXE_outrigger-init"));
         command.args(arguments.split(' ').filter(|argument| !argument.is_empty()));
         command.env_clear();
@@ -270,22 +270,22 @@ impl World {
     }
 
     /// The program has to succeed; gives what it logged.
-    pub fn apply(&self, arguments: &str) -> String {
+    pub(crate) fn apply(&self, arguments: &str) -> String {
         succeeded(self.init(arguments).output().unwrap())
     }
 }
 
 /// Root, who may bind low ports.
-pub const APP_ROOT: Who = Who { uid: 0, gid: 0 };
+pub(crate) const APP_ROOT: Who = Who { uid: 0, gid: 0 };
 
-pub fn succeeded(output: Output) -> String {
+pub(crate) fn succeeded(output: Output) -> String {
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
     log
 }
 
 /// Whether a run found nothing to do.
-pub fn is_in_place(log: &str) -> bool {
+pub(crate) fn is_in_place(log: &str) -> bool {
     log.contains("capture is in place already")
 }
 
@@ -308,7 +308,7 @@ fn socket(address: SocketAddr, kind: Type, transparent: bool) -> Socket {
 }
 
 /// Listens until the tests end. Each connection is told where it landed, then how many bytes it sent.
-pub fn listen(namespace: &Namespace, who: Who, address: SocketAddr, name: &str, transparent: bool) {
+pub(crate) fn listen(namespace: &Namespace, who: Who, address: SocketAddr, name: &str, transparent: bool) {
     // What needs a capability is done by root; only the owner of the socket is who it shall be.
     let who = if address.port() < 1024 || transparent { APP_ROOT } else { who };
     let listener = namespace.inside_as(who, || {
@@ -344,7 +344,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
 }
 
 /// Answers every datagram with its name.
-pub fn answer(namespace: &Namespace, who: Who, address: SocketAddr, name: &str) {
+pub(crate) fn answer(namespace: &Namespace, who: Who, address: SocketAddr, name: &str) {
     let who = if address.port() < 1024 { APP_ROOT } else { who };
     let socket = namespace.inside_as(who, || {
         let socket = socket(address, Type::DGRAM, false);
@@ -362,21 +362,21 @@ pub fn answer(namespace: &Namespace, who: Who, address: SocketAddr, name: &str) 
 
 /// How somebody dials.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Dial {
+pub(crate) struct Dial {
     pub source: Option<SocketAddr>,
     pub mark: Option<u32>,
     pub transparent: bool,
 }
 
 /// A connection that landed somewhere.
-pub struct Connection {
+pub(crate) struct Connection {
     pub landing: Landing,
     pub stream: TcpStream,
 }
 
 impl Connection {
     /// Sends so many bytes and gives back how many arrived.
-    pub fn transfer(mut self, bytes: usize) -> usize {
+    pub(crate) fn transfer(mut self, bytes: usize) -> usize {
         let chunk = vec![0x5a; 1 << 16];
         let mut left = bytes;
         while left > 0 {
@@ -392,7 +392,7 @@ impl Connection {
 }
 
 /// Connects and reads where it landed.
-pub fn dial(namespace: &Namespace, who: Who, to: SocketAddr, how: Dial) -> Result<Connection, String> {
+pub(crate) fn dial(namespace: &Namespace, who: Who, to: SocketAddr, how: Dial) -> Result<Connection, String> {
     let special = how.transparent || how.mark.is_some();
     let connected = move || -> std::io::Result<TcpStream> {
         let socket = Socket::new(domain(to), Type::STREAM, Some(Protocol::TCP))?;
@@ -436,7 +436,7 @@ pub fn dial(namespace: &Namespace, who: Who, to: SocketAddr, how: Dial) -> Resul
 }
 
 /// Sends a datagram and reads who answered. The socket is connected, so only the address that was asked counts.
-pub fn ask(namespace: &Namespace, who: Who, to: SocketAddr) -> Result<String, String> {
+pub(crate) fn ask(namespace: &Namespace, who: Who, to: SocketAddr) -> Result<String, String> {
     let asked = move || -> std::io::Result<String> {
         let socket =
             UdpSocket::bind(SocketAddr::new(if to.is_ipv4() { Family::V4 } else { Family::V6 }.any(), 0))?;

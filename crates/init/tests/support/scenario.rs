@@ -6,7 +6,7 @@ use super::{APP, BACKENDS, Dial, FAMILIES, Family, PROXY, Who, World, dial};
 
 /// Where somebody dials, whichever the family.
 #[derive(Clone, Copy, Debug)]
-pub enum To {
+pub(crate) enum To {
     Pod(u16),
     Peer(u16),
     Vip(u16),
@@ -17,7 +17,7 @@ pub enum To {
 
 /// Who dials.
 #[derive(Clone, Copy, Debug)]
-pub enum From {
+pub(crate) enum From {
     /// From outside.
     Peer,
     /// In the pod.
@@ -26,16 +26,16 @@ pub enum From {
     ProxyInbound,
 }
 
-pub const APPLICATION: From = From::Pod(APP);
-pub const SIDECAR: From = From::Pod(PROXY);
+pub(crate) const APPLICATION: From = From::Pod(APP);
+pub(crate) const SIDECAR: From = From::Pod(PROXY);
 
 /// Someone else with the proxy's group.
-pub const PROXY_GROUP: From = From::Pod(Who { uid: 0, gid: 1337 });
-pub const GROUP_202: From = From::Pod(Who { uid: 1000, gid: 202 });
+pub(crate) const PROXY_GROUP: From = From::Pod(Who { uid: 0, gid: 1337 });
+pub(crate) const GROUP_202: From = From::Pod(Who { uid: 1000, gid: 202 });
 
-pub const REFUSED: &str = "connection refused";
+pub(crate) const REFUSED: &str = "connection refused";
 
-pub fn address(family: Family, to: To) -> Option<SocketAddr> {
+pub(crate) fn address(family: Family, to: To) -> Option<SocketAddr> {
     let (ip, port) = match to {
         To::Pod(port) => (family.pod(), port),
         To::Peer(port) => (family.peer(), port),
@@ -50,7 +50,7 @@ pub fn address(family: Family, to: To) -> Option<SocketAddr> {
 }
 
 /// Connects, and checks what every landing at the proxy has: the original destination.
-pub fn land(world: &World, family: Family, from: From, to: To) -> Option<String> {
+pub(crate) fn land(world: &World, family: Family, from: From, to: To) -> Option<String> {
     let to = address(family, to)?;
     let connected = match from {
         From::Peer => dial(&world.peer, super::APP_ROOT, to, Dial::default()),
@@ -74,10 +74,10 @@ pub fn land(world: &World, family: Family, from: From, to: To) -> Option<String>
     Some(landing.name)
 }
 
-pub type Case = (From, To, &'static str);
+pub(crate) type Case = (From, To, &'static str);
 
 /// Every back end, every family, every case.
-pub fn scenario(flags: &str, environment: &[(&str, &str)], cases: &[Case]) {
+pub(crate) fn scenario(flags: &str, environment: &[(&str, &str)], cases: &[Case]) {
     for backend in BACKENDS {
         let world = World::new();
         world.listen(flags.contains("TPROXY"));

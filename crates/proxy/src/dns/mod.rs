@@ -34,7 +34,7 @@ const LONGEST: usize = 65_535;
 
 /// What is configured of DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// UDP and TCP port.
     pub port: u16,
     /// Where queries are forwarded to.
@@ -44,7 +44,7 @@ pub struct Settings {
 }
 
 /// The servers that `resolv.conf` names (resolv.conf(5)).
-pub fn servers(text: &str) -> Vec<SocketAddr> {
+pub(crate) fn servers(text: &str) -> Vec<SocketAddr> {
     let lines = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
     let names = lines.filter(|(word, _)| *word == "nameserver").map(|(_, rest)| rest.trim());
     names.filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, 53))).collect()
@@ -55,7 +55,7 @@ pub fn servers(text: &str) -> Vec<SocketAddr> {
 /// # Errors
 ///
 /// A port cannot be bound, with its address.
-pub fn start(settings: Settings, counters: Arc<Dns>) -> Result<(), String> {
+pub(crate) fn start(settings: Settings, counters: Arc<Dns>) -> Result<(), String> {
     let resolver = Rc::new(Resolver {
         settings,
         counters,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use saphyr_parser::{Event, Parser};
 
 /// Every field, and whether a change of it needs a restart.
-pub const FIELDS: [(&str, bool); 20] = [
+pub(crate) const FIELDS: [(&str, bool); 20] = [
     ("bind", true),
     ("outboundPort", true),
     ("inboundPort", true),
@@ -32,7 +32,7 @@ pub const FIELDS: [(&str, bool); 20] = [
 ];
 
 /// The environment variable of a field: `idleTimeout` is `OUTRIGGER_IDLE_TIMEOUT`.
-pub fn variable(field: &str) -> String {
+pub(crate) fn variable(field: &str) -> String {
     let mut name = "OUTRIGGER_".to_owned();
     for letter in field.chars() {
         if letter.is_ascii_uppercase() {
@@ -45,7 +45,7 @@ pub fn variable(field: &str) -> String {
 
 /// A file's fields: name to value, as the environment would have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct File(BTreeMap<String, String>);
+pub(crate) struct File(BTreeMap<String, String>);
 
 impl File {
     /// Reads the file's `text`.
@@ -54,7 +54,7 @@ impl File {
     ///
     /// Text that is no YAML, and every field that is not known, is given twice, or whose value is neither a scalar, nor a
     /// list or mapping of scalars; each with its line.
-    pub fn parse(text: &str) -> Result<File, Vec<String>> {
+    pub(crate) fn parse(text: &str) -> Result<File, Vec<String>> {
         let mut reader = Reader { parser: Parser::new_from_str(text), errors: Vec::new() };
         let fields = reader.document().unwrap_or_else(|error| {
             reader.errors.push(error);
@@ -64,12 +64,12 @@ impl File {
     }
 
     /// The value of `field`, if the file has it.
-    pub fn get(&self, field: &str) -> Option<&str> {
+    pub(crate) fn get(&self, field: &str) -> Option<&str> {
         self.0.get(field).map(String::as_str)
     }
 
     /// The fields that differ from `other`'s and need a restart.
-    pub fn fixed(&self, other: &File) -> Vec<&'static str> {
+    pub(crate) fn fixed(&self, other: &File) -> Vec<&'static str> {
         let fixed = FIELDS.iter().filter(|(_, fixed)| *fixed).map(|(field, _)| *field);
         fixed.filter(|field| self.get(field) != other.get(field)).collect()
     }

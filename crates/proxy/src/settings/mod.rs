@@ -1,6 +1,6 @@
 //! What the sidecar is told: the environment that Istio's templates pass, and one file. All errors come at once.
 
-pub mod file;
+pub(crate) mod file;
 mod read;
 mod value;
 
@@ -17,12 +17,11 @@ use crate::status::probes::Probes;
 use crate::status::scrape::Application;
 use crate::trace;
 
-pub use file::File;
-pub use value::duration;
+pub(crate) use file::File;
 
 /// Everything that the operator and the injector configure. [`Settings::read`] gives the defaults' sources.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Addresses that listeners bind. Default: all, IPv4 and IPv6; a family that the kernel does not have is left out.
     pub bind: Vec<IpAddr>,
     /// TCP ports by purpose. Port 0 lets the kernel choose.
@@ -55,7 +54,7 @@ pub struct Settings {
 
 /// The settings that follow the file while the sidecar runs. A connection keeps those that it began with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Live {
+pub(crate) struct Live {
     /// Bounds on connections.
     pub limits: Limits,
     /// What is known of ports.
@@ -66,7 +65,7 @@ pub struct Live {
 
 /// TCP ports of the sidecar's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ports {
+pub(crate) struct Ports {
     /// Outbound capture, 15001.
     pub outbound: u16,
     /// Inbound capture, 15006.
@@ -116,15 +115,14 @@ impl Ports {
     }
 
     /// Whether `port` belongs to one of the sidecar's own listeners, DNS included.
-    pub fn own(&self, port: u16) -> bool {
-        let own = [self.outbound, self.inbound, self.agent, self.readiness, self.metrics, self.admin];
-        own.contains(&port) || port == contract::DNS_PORT
+    pub(crate) fn own(&self, port: u16) -> bool {
+        port == contract::DNS_PORT || self.named().iter().any(|(_, own)| *own == port)
     }
 }
 
 /// What may hold file descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Descriptors {
+pub(crate) struct Descriptors {
     /// Most connections of each direction at a time, `maxConnections`.
     pub connections: Option<usize>,
     /// Most idle upstream connections, `maxIdleUpstreams`.
@@ -133,7 +131,7 @@ pub struct Descriptors {
 
 /// How the sidecar leaves after SIGTERM. Names and defaults are Istio's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drain {
+pub(crate) struct Drain {
     /// Classic: how long connections go on after SIGTERM, `terminationDrainDuration`, 5 s.
     pub termination: Duration,
     /// Leave as soon as no connection is active, `EXIT_ON_ZERO_ACTIVE_CONNECTIONS`, false.
@@ -144,7 +142,7 @@ pub struct Drain {
 
 /// Bounds on what a connection may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Time to open an upstream connection, 10 s.
     pub connect: Duration,
     /// A connection that carries no byte either way for this long is closed, 1 h.
@@ -168,7 +166,7 @@ pub struct Limits {
 }
 
 /// The ceiling of [`Limits::headers`].
-pub const MOST_HEADERS: usize = 1000;
+pub(crate) const MOST_HEADERS: usize = 1000;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -190,7 +188,7 @@ impl Default for Limits {
 
 /// The flags that `outrigger-proxy proxy` understands; they win over the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// `--concurrency`.
     pub concurrency: Option<String>,
     /// `--statusPort`.
@@ -206,7 +204,7 @@ impl Settings {
     /// # Errors
     ///
     /// Every bad value, each with its variable or field, value and remedy; not only the first.
-    pub fn read(
+    pub(crate) fn read(
         env: &dyn Fn(&str) -> Option<String>,
         file: &File,
         flags: &Overrides,

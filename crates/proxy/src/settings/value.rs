@@ -12,7 +12,7 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
 }
 
 /// Go's `time.ParseDuration`, without signs: `1h30m`, `5s`, `1.5s`, `500ms`; and `0`.
-pub fn duration(value: &str) -> Option<Duration> {
+pub(crate) fn duration(value: &str) -> Option<Duration> {
     if value == "0" {
         return Some(Duration::ZERO);
     }

@@ -30,7 +30,7 @@ POST /quitquitquit           leave now
 
 /// What admin knows beside [`Status`].
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// The settings that it started with.
     pub settings: Settings,
     /// What the limit of file descriptors allows.

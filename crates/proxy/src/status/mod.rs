@@ -1,9 +1,9 @@
 //! Readiness, metrics and the orders that a pod may give its sidecar, over HTTP.
 
-pub mod admin;
+pub(crate) mod admin;
 pub(crate) mod client;
-pub mod probes;
-pub mod scrape;
+pub(crate) mod probes;
+pub(crate) mod scrape;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +35,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which of the status listeners was asked; each answers to other paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// 15020: readiness, merged metrics, the application's probes, and from loopback `POST /quitquitquit` and
     /// `POST /drain`.
     Agent,
@@ -49,7 +49,7 @@ pub enum Listener {
 
 /// What the answers are made of.
 #[derive(Debug)]
-pub struct Status {
+pub(crate) struct Status {
     /// Where the sidecar stands.
     pub life: Arc<Life>,
     /// The counters.
@@ -65,7 +65,7 @@ pub struct Status {
 }
 
 /// Serves `kind` on `listener` until the program ends. Must run on a local runtime.
-pub async fn serve(kind: Listener, listener: TcpListener, status: Arc<Status>) {
+pub(crate) async fn serve(kind: Listener, listener: TcpListener, status: Arc<Status>) {
     let own_port = listener.local_addr().map_or(0, |address| address.port());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let errors = Counter::default();

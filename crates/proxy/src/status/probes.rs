@@ -21,14 +21,14 @@ const NO_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The probes by path, and where the application is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Probes {
+pub(crate) struct Probes {
     by_path: BTreeMap<String, Probe>,
     target: Target,
 }
 
 /// Where the application is probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Target {
+pub(crate) enum Target {
     /// On the pod's address, from the inbound source address.
     Pod(IpAddr),
     /// On loopback (`REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION=true`).
@@ -86,7 +86,7 @@ impl Probes {
     ///
     /// Each path that is not `/app-health/<container>/<probe>` or `/app-lifecycle/<container>/<hook>`, and each entry
     /// that is not exactly one probe with a port.
-    pub fn parse(text: &str, target: Target) -> Result<Probes, Vec<String>> {
+    pub(crate) fn parse(text: &str, target: Target) -> Result<Probes, Vec<String>> {
         let entries: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)
             .map_err(|error| vec![format!("expected an object of probes by path: {error}")])?;
         let mut probes = Probes { by_path: BTreeMap::new(), target };
@@ -103,18 +103,18 @@ impl Probes {
     }
 
     /// The paths that are answered.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.by_path.keys().map(String::as_str)
     }
 
     /// Whether `path` is one that the kubelet was given for a probe.
-    pub fn answers_to(path: &str) -> bool {
+    pub(crate) fn answers_to(path: &str) -> bool {
         path.starts_with("/app-health/") || path.starts_with("/app-lifecycle/")
     }
 
     /// Carries out the probe at `path` with the headers that the kubelet sent. `own_port` is the port that the kubelet
     /// asked; in the host header, the application's port takes its place.
-    pub async fn run(&self, path: &str, headers: &HeaderMap, own_port: u16) -> (StatusCode, Bytes) {
+    pub(crate) async fn run(&self, path: &str, headers: &HeaderMap, own_port: u16) -> (StatusCode, Bytes) {
         let Some(probe) = self.by_path.get(path) else {
             return (StatusCode::BAD_REQUEST, Bytes::from(format!("no probe is configured at {path}\n")));
         };

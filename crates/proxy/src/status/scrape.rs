@@ -20,7 +20,7 @@ pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where the application exposes its metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Application {
+pub(crate) struct Application {
     targets: Vec<(u16, String)>,
 }
 
@@ -51,7 +51,7 @@ impl Application {
     /// # Errors
     ///
     /// A port that is no port or one of the sidecar's own: scraping it would be scraping ourselves.
-    pub fn parse(text: &str, ports: &Ports) -> Result<Application, String> {
+    pub(crate) fn parse(text: &str, ports: &Ports) -> Result<Application, String> {
         let given: Given = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if given.scrape == "false" {
             return Ok(Application::default());
@@ -80,7 +80,7 @@ impl Application {
 
 /// What the agent counts about scrapes.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     scrapes: Counter,
     application_failures: Counter,
 }

@@ -10,7 +10,7 @@ use crate::destination::Direction;
 
 /// One worker's connections. The lock is free except for the moment that somebody asks.
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<All>);
+pub(crate) struct Connections(Mutex<All>);
 
 #[derive(Debug, Default)]
 struct All {
@@ -20,7 +20,7 @@ struct All {
 
 /// A connection that is being carried.
 #[derive(Debug, Clone, Copy)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Which way it goes.
     pub direction: Direction,
     /// Who opened it.
@@ -39,7 +39,7 @@ impl Connections {
     }
 
     /// All of them, in the order in which they were accepted.
-    pub fn all(&self) -> Vec<Connection> {
+    pub(crate) fn all(&self) -> Vec<Connection> {
         let all = self.lock();
         let mut open: Vec<(u64, Connection)> = all.open.iter().map(|(id, open)| (*id, *open)).collect();
         drop(all);
@@ -50,14 +50,19 @@ impl Connections {
 
 /// A place in [`Connections`], until it is dropped.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     shard: Arc<Shard>,
     id: u64,
 }
 
 impl Open {
     /// Puts a connection from `peer` to `destination` among those of `shard`.
-    pub fn new(shard: &Arc<Shard>, direction: Direction, peer: SocketAddr, destination: SocketAddr) -> Open {
+    pub(crate) fn new(
+        shard: &Arc<Shard>,
+        direction: Direction,
+        peer: SocketAddr,
+        destination: SocketAddr,
+    ) -> Open {
         let connection = Connection { direction, peer, destination, since: Instant::now(), protocol: "" };
         let mut all = shard.connections.lock();
         let id = all.next;
@@ -68,7 +73,7 @@ impl Open {
     }
 
     /// Says what is spoken.
-    pub fn speaks(&self, protocol: &'static str) {
+    pub(crate) fn speaks(&self, protocol: &'static str) {
         if let Some(open) = self.shard.connections.lock().open.get_mut(&self.id) {
             open.protocol = protocol;
         }

@@ -2,7 +2,7 @@
 
 /// How a request or connection ended, by the names that Envoy's users know as response flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flag {
+pub(crate) enum Flag {
     /// `-`: both sides finished.
     None,
     /// `UF`: the upstream connection failed.
@@ -43,7 +43,7 @@ impl Flag {
     ];
 
     /// The short name that stands in metrics and access logs.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Flag::None => "-",
             Flag::UpstreamFailed => "UF",
@@ -60,7 +60,7 @@ impl Flag {
     }
 
     /// Envoy's response code details for a request that ended so with status `code`.
-    pub fn details(self, code: u16) -> &'static str {
+    pub(crate) fn details(self, code: u16) -> &'static str {
         // 503 is our own; any other status was the upstream's, so that its response had begun.
         let begun = code != 503;
         match self {
@@ -83,7 +83,7 @@ impl Flag {
 
 /// A bound that can be met. Its name is the setting's; what memory there is, the container's limit says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// Connections wait for their place.
     Connections,
     /// Idle upstream connections are closed.
@@ -124,7 +124,7 @@ impl Limit {
     ];
 
     /// The value of the metric label `limit`: the setting's name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Limit::Connections => "maxConnections",
             Limit::IdleUpstreams => "maxIdleUpstreams",

@@ -19,7 +19,7 @@ const BOUNDS: [f64; 19] = [
 
 /// What tells one request's counters from another's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     /// Which way it went.
     pub direction: Direction,
     /// The status that the client got; 0 if none.
@@ -34,7 +34,7 @@ pub struct Key {
 
 /// The counters of one [`Key`].
 #[derive(Debug, Default)]
-pub struct Series {
+pub(crate) struct Series {
     requests: Counter,
     /// Milliseconds.
     duration: Histogram,
@@ -44,7 +44,7 @@ pub struct Series {
 
 impl Series {
     /// Counts one request.
-    pub fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
+    pub(crate) fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
         self.requests.add(1);
         self.duration.add(duration.as_secs_f64() * 1e3, duration.as_micros() as u64);
         self.request_bytes.add(request_bytes as f64, request_bytes);
@@ -83,11 +83,11 @@ impl Histogram {
 }
 
 /// What tells one count of gRPC messages from another.
-pub type MessagesKey = (Direction, Arc<str>);
+pub(crate) type MessagesKey = (Direction, Arc<str>);
 
 /// The counters of gRPC messages of one direction and host.
 #[derive(Debug, Default)]
-pub struct Messages {
+pub(crate) struct Messages {
     /// Messages of clients.
     pub requests: Counter,
     /// Messages of servers.
@@ -96,14 +96,14 @@ pub struct Messages {
 
 /// One worker's counters. The locks are free except for the moment of a scrape.
 #[derive(Debug, Default)]
-pub struct Requests {
+pub(crate) struct Requests {
     series: Mutex<HashMap<Key, Arc<Series>>>,
     messages: Mutex<HashMap<MessagesKey, Arc<Messages>>>,
 }
 
 impl Requests {
     /// The counters of `key`.
-    pub fn series(&self, mut key: Key) -> Arc<Series> {
+    pub(crate) fn series(&self, mut key: Key) -> Arc<Series> {
         let mut map = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         if map.len() >= MOST_SERIES && !map.contains_key(&key) {
             key.host = "other".into();
@@ -112,7 +112,7 @@ impl Requests {
     }
 
     /// The counters of gRPC messages that go `direction` to `host`.
-    pub fn messages(&self, direction: Direction, host: &str) -> Arc<Messages> {
+    pub(crate) fn messages(&self, direction: Direction, host: &str) -> Arc<Messages> {
         let mut map = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key: MessagesKey = (direction, host.into());
         if map.len() >= MOST_SERIES && !map.contains_key(&key) {

@@ -1,9 +1,9 @@
 //! Counters and their text. Each worker has a [`Shard`] of its own, so that counting shares nothing; whoever asks
 //! for the text adds the shards up.
 
-pub mod connections;
+pub(crate) mod connections;
 mod flag;
-pub mod http;
+pub(crate) mod http;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use crate::destination::{Direction, Loop};
 use crate::identity::Identity;
 use crate::trace::Counts;
 
-pub use flag::{Flag, Limit};
+pub(crate) use flag::{Flag, Limit};
 
 /// A number that only grows, written by one thread and read by any.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds `amount`.
-    pub fn add(&self, amount: u64) {
+    pub(crate) fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Relaxed);
     }
 
     /// The sum so far.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 /// What one worker counted in one direction.
 #[derive(Debug, Default)]
-pub struct Side {
+pub(crate) struct Side {
     /// Captured connections, whatever they carry.
     accepted: Counter,
     /// Captured connections that have ended.
@@ -61,7 +61,7 @@ pub struct Side {
 
 /// A captured connection, as long as it is active.
 #[derive(Debug)]
-pub struct Active<'a>(&'a Side);
+pub(crate) struct Active<'a>(&'a Side);
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
@@ -71,33 +71,33 @@ impl Drop for Active<'_> {
 
 impl Side {
     /// Counts a captured connection as active until the answer is dropped.
-    pub fn accept(&self) -> Active<'_> {
+    pub(crate) fn accept(&self) -> Active<'_> {
         self.accepted.add(1);
         Active(self)
     }
 
     /// Counts the end of a TCP connection.
-    pub fn close(&self, flag: Flag) {
+    pub(crate) fn close(&self, flag: Flag) {
         self.closed[flag as usize].add(1);
     }
 
     /// Counts a refused connection.
-    pub fn refuse(&self, reason: Loop) {
+    pub(crate) fn refuse(&self, reason: Loop) {
         self.refused[reason as usize].add(1);
     }
 
     /// Counts that `limit` was met.
-    pub fn met(&self, limit: Limit) {
+    pub(crate) fn met(&self, limit: Limit) {
         self.limits[limit as usize].add(1);
     }
 
     /// How often `limit` was met.
-    pub fn times_met(&self, limit: Limit) -> u64 {
+    pub(crate) fn times_met(&self, limit: Limit) -> u64 {
         self.limits[limit as usize].get()
     }
 
     /// Captured connections that have not ended.
-    pub fn active(&self) -> u64 {
+    pub(crate) fn active(&self) -> u64 {
         // Ends first: a connection that begins in between must not make the difference negative.
         let ended = self.ended.get();
         self.accepted.get().saturating_sub(ended)
@@ -107,7 +107,7 @@ impl Side {
 /// What one worker counted. Aligned, so that no two workers write to one cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Shard {
+pub(crate) struct Shard {
     /// Connections to the application.
     pub inbound: Side,
     /// Connections from the application.
@@ -120,7 +120,7 @@ pub struct Shard {
 
 impl Shard {
     /// The counters of one direction.
-    pub fn side(&self, direction: Direction) -> &Side {
+    pub(crate) fn side(&self, direction: Direction) -> &Side {
         match direction {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
@@ -130,7 +130,7 @@ impl Shard {
 
 /// What DNS counts.
 #[derive(Debug, Default)]
-pub struct Dns {
+pub(crate) struct Dns {
     /// Queries.
     pub queries: Counter,
     /// Queries answered with what had been kept.
@@ -141,7 +141,7 @@ pub struct Dns {
 
 /// What became of changes of the settings' file.
 #[derive(Debug, Default)]
-pub struct Reloads {
+pub(crate) struct Reloads {
     /// The new settings are in force.
     pub taken: Counter,
     /// The last good settings stay.
@@ -150,7 +150,7 @@ pub struct Reloads {
 
 /// All workers' counters and the labels that they share.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     shards: Vec<Arc<Shard>>,
     identity: Identity,
     started: Instant,
@@ -167,7 +167,7 @@ const LOOPS: [Loop; 3] = [Loop::Direct, Loop::OwnListener, Loop::OwnSource];
 
 impl Telemetry {
     /// Counters for `workers` workers of the pod `identity`.
-    pub fn new(workers: usize, identity: Identity) -> Telemetry {
+    pub(crate) fn new(workers: usize, identity: Identity) -> Telemetry {
         let shards = (0..workers).map(|_| Arc::new(Shard::default())).collect();
         Telemetry {
             shards,
@@ -180,22 +180,22 @@ impl Telemetry {
     }
 
     /// The counters of worker number `worker`, counted from 0.
-    pub fn shard(&self, worker: usize) -> Arc<Shard> {
+    pub(crate) fn shard(&self, worker: usize) -> Arc<Shard> {
         Arc::clone(&self.shards[worker])
     }
 
     /// Connections that are being carried now.
-    pub fn active(&self) -> u64 {
+    pub(crate) fn active(&self) -> u64 {
         DIRECTIONS.iter().map(|direction| self.sum(*direction, Side::active)).sum()
     }
 
     /// What is being carried now, by worker.
-    pub fn connections(&self) -> Vec<Vec<connections::Connection>> {
+    pub(crate) fn connections(&self) -> Vec<Vec<connections::Connection>> {
         self.shards.iter().map(|shard| shard.connections.all()).collect()
     }
 
     /// Time since the proxy started.
-    pub fn uptime(&self) -> std::time::Duration {
+    pub(crate) fn uptime(&self) -> std::time::Duration {
         self.started.elapsed()
     }
 
@@ -204,7 +204,7 @@ impl Telemetry {
     }
 
     /// All metrics in Prometheus' text format 0.0.4.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut text = Text(String::with_capacity(16 * 1024));
         self.http(&mut text);
         self.tcp(&mut text);

@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[cfg(any(feature = "netns-tests", feature = "program-tests"))]
-pub mod namespace;
+pub(crate) mod namespace;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 /// A test that has to wait longer than this has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Has the sidecar pass responses on as they are, byte for byte.
-pub const PLAIN: (&str, &str) =
+pub(crate) const PLAIN: (&str, &str) =
     ("PROXY_CONFIG", r#"{"proxyHeaders": {"envoyDebugHeaders": {"disabled": true}}}"#);
 
 /// Variables of the ports that the kernel chooses in tests.
-pub const PORTS: [&str; 4] =
+pub(crate) const PORTS: [&str; 4] =
     ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
 
 /// The sidecar on loopback, all ports chosen by the kernel.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
     command.args(["proxy", "sidecar", "--statusPort=0", "--proxyAdminPort", "0"]);
     command.env("OUTRIGGER_BIND", "127.0.0.1");
@@ -36,7 +36,7 @@ pub fn command() -> Command {
 }
 
 /// A running sidecar. Dropping it kills it.
-pub struct Sidecar {
+pub(crate) struct Sidecar {
     pub child: Child,
     /// The ports that it says it is bound to, by the names in its log.
     pub ports: BTreeMap<String, u16>,
@@ -45,7 +45,7 @@ pub struct Sidecar {
 
 impl Sidecar {
     /// Starts `command`, which must lead to `outrigger-proxy proxy`, and waits until it says that it is ready.
-    pub fn start(mut command: Command) -> Sidecar {
+    pub(crate) fn start(mut command: Command) -> Sidecar {
         command.arg("--log_as_json").stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().expect("the sidecar starts");
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -68,7 +68,7 @@ impl Sidecar {
     }
 
     /// Waits for the log line whose message is `message`.
-    pub fn logged(&self, message: &str) -> serde_json::Value {
+    pub(crate) fn logged(&self, message: &str) -> serde_json::Value {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = String::new();
         loop {
@@ -85,17 +85,17 @@ impl Sidecar {
         }
     }
 
-    pub fn port(&self, name: &str) -> u16 {
+    pub(crate) fn port(&self, name: &str) -> u16 {
         self.ports[name]
     }
 
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
     /// Waits until the sidecar has ended by itself.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         eventually("the sidecar ends", || self.child.try_wait().unwrap())
     }
 }
@@ -108,7 +108,7 @@ impl Drop for Sidecar {
 }
 
 /// Asks until `question` has an answer.
-pub fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = question() {
@@ -120,7 +120,7 @@ pub fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
 }
 
 /// One request on a connection of its own: status and body.
-pub fn ask(stream: TcpStream, method: &str, path: &str) -> (u16, String) {
+pub(crate) fn ask(stream: TcpStream, method: &str, path: &str) -> (u16, String) {
     let mut stream = patient(stream);
     write!(stream, "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -129,13 +129,13 @@ pub fn ask(stream: TcpStream, method: &str, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     ask(TcpStream::connect(address).unwrap(), "GET", path)
 }
 
 /// A port that refuses connections while its socket is held: it is taken, and nobody listens. The port of a listener that
 /// was closed would be anybody's, such as another test's.
-pub fn refusing() -> (Socket, u16) {
+pub(crate) fn refusing() -> (Socket, u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
@@ -143,7 +143,7 @@ pub fn refusing() -> (Socket, u16) {
 }
 
 /// Reads at most one byte. A read with a deadline can be interrupted when the machine stands still for a moment.
-pub fn read_byte(stream: &mut TcpStream) -> std::io::Result<usize> {
+pub(crate) fn read_byte(stream: &mut TcpStream) -> std::io::Result<usize> {
     loop {
         match stream.read(&mut [0]) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -153,14 +153,14 @@ pub fn read_byte(stream: &mut TcpStream) -> std::io::Result<usize> {
 }
 
 /// A stream that fails a test instead of hanging it.
-pub fn patient(stream: TcpStream) -> TcpStream {
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// The sum of the samples of `name` in `text` whose labels hold all of `labels`.
-pub fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
+pub(crate) fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
     let lines = text.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
             && labels.iter().all(|label| line.contains(label))

@@ -12,12 +12,12 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Sidecar, ask, eventually};
 
-pub const POD_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
-pub const PEER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
-pub const POD_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
-pub const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1));
+pub(crate) const POD_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+pub(crate) const PEER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+pub(crate) const POD_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
+pub(crate) const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1));
 /// A service address whose port 80 leads to the pod's port 8080, as kube-proxy on the node would do it.
-pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
+pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 
 /// How a pod's traffic gets to the sidecar: `outrigger-init`'s words for it.
 const REDIRECT: &str = "REDIRECT";
@@ -36,7 +36,7 @@ table ip service {
 }";
 
 /// One network namespace; dropping it removes it.
-pub struct Namespace {
+pub(crate) struct Namespace {
     pub name: String,
 }
 
@@ -49,14 +49,14 @@ impl Namespace {
     }
 
     /// A command inside.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
     }
 
     /// Runs a program inside and panics if it fails.
-    pub fn run(&self, program: &str, args: &[&str]) {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) {
         run("ip", &[&["netns", "exec", &self.name, program], args].concat());
     }
 
@@ -83,7 +83,7 @@ impl Namespace {
     }
 
     /// Does `work` inside. A socket that is made inside stays there, wherever it is used.
-    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -95,11 +95,11 @@ impl Namespace {
         })
     }
 
-    pub fn listen(&self, address: IpAddr, port: u16) -> TcpListener {
+    pub(crate) fn listen(&self, address: IpAddr, port: u16) -> TcpListener {
         self.enter(|| TcpListener::bind((address, port))).unwrap()
     }
 
-    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         self.enter(|| TcpStream::connect_timeout(&address, super::PATIENCE))
     }
 }
@@ -111,7 +111,7 @@ impl Drop for Namespace {
 }
 
 /// A pod with capture rules, and a peer on the network.
-pub struct Pod {
+pub(crate) struct Pod {
     pub inside: Namespace,
     pub peer: Namespace,
     /// The sidecar's program where its user can reach it.
@@ -119,12 +119,12 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub fn new() -> Pod {
+    pub(crate) fn new() -> Pod {
         Pod::captured(REDIRECT)
     }
 
     /// A pod whose inbound connections are captured by TPROXY.
-    pub fn transparent() -> Pod {
+    pub(crate) fn transparent() -> Pod {
         Pod::captured(TPROXY)
     }
 
@@ -163,18 +163,18 @@ impl Pod {
     }
 
     /// Starts the sidecar as its own user, with `env`.
-    pub fn sidecar(&self, env: &[(&str, &str)]) -> Sidecar {
+    pub(crate) fn sidecar(&self, env: &[(&str, &str)]) -> Sidecar {
         self.start(&self.inside, &[], env)
     }
 
     /// Makes the peer a pod with a sidecar, too.
-    pub fn sidecar_of_peer(&self) -> Sidecar {
+    pub(crate) fn sidecar_of_peer(&self) -> Sidecar {
         self.peer.capture(REDIRECT);
         self.start(&self.peer, &[], &[])
     }
 
     /// Starts the sidecar as TPROXY wants it: as root, known by its group, and allowed to speak in others' names.
-    pub fn transparent_sidecar(&self) -> Sidecar {
+    pub(crate) fn transparent_sidecar(&self) -> Sidecar {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.inside.name, "setpriv", "--regid=1337", "--clear-groups"]);
         command.arg(&self.program).args(["proxy", "sidecar", "--concurrency=2"]);
@@ -183,7 +183,7 @@ impl Pod {
     }
 
     /// Starts the sidecar in a control group of the v1 or v2 hierarchy that is mounted at /sys/fs/cgroup.
-    pub fn sidecar_in(&self, group: &Path, env: &[(&str, &str)]) -> Sidecar {
+    pub(crate) fn sidecar_in(&self, group: &Path, env: &[(&str, &str)]) -> Sidecar {
         // `ip netns exec` would hide what is mounted there.
         let script = "echo $$ >\"$0/cgroup.procs\" && exec nsenter \"$@\"";
         let mut command = Command::new("sh");
@@ -194,7 +194,7 @@ impl Pod {
     }
 
     /// Starts the sidecar with at most `count` file descriptors.
-    pub fn sidecar_with_descriptors(&self, count: u32) -> Sidecar {
+    pub(crate) fn sidecar_with_descriptors(&self, count: u32) -> Sidecar {
         self.start(&self.inside, &["prlimit", &format!("--nofile={count}:{count}")], &[])
     }
 
@@ -209,7 +209,7 @@ impl Pod {
     }
 
     /// The sidecar's own metrics, asked for from outside as Prometheus does.
-    pub fn metrics(&self, sidecar: &Sidecar) -> String {
+    pub(crate) fn metrics(&self, sidecar: &Sidecar) -> String {
         let stream = self.peer.connect((POD_V4, sidecar.port("metrics")).into()).unwrap();
         ask(stream, "GET", "/stats/prometheus").1
     }
