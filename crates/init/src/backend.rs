@@ -13,8 +13,6 @@ use crate::options::{Backend, Options};
 use crate::rules::RuleSet;
 use crate::values::{Families, Family};
 
-const NONE: Families = Families { v4: false, v6: false };
-
 /// How rules are applied.
 pub(crate) struct Manner<'a> {
     /// Write them even if they are there.
@@ -98,7 +96,7 @@ fn apply_by(backend: Backend, rules: &RuleSet, manner: &Manner<'_>) -> Outcome<C
             let before = nftables.as_mut().and_then(|nftables| nftables.holdings().ok());
             let change = iptables.apply(rules, there, ready, manner)?;
             if let (Some(mut nftables), Some(before)) = (nftables, before)
-                && (before.own || before.iptables != NONE)
+                && (before.own || before.iptables != Families::NONE)
             {
                 nftables.clean(true)?;
             }
@@ -114,7 +112,7 @@ pub(crate) fn check(rules: &RuleSet) -> Outcome<()> {
     };
     for (flavour, there) in [(Flavour::Nft, rules.families), (Flavour::Legacy, with_legacy())] {
         let iptables = Iptables::new(flavour);
-        if there != NONE
+        if there != Families::NONE
             && iptables.installed(rules.families)
             && iptables.apply(rules, there, Vec::new(), &Manner::LOOK).is_ok()
         {
@@ -139,7 +137,7 @@ fn clean_legacy() -> Outcome<Change> {
     let there = with_legacy();
     let legacy = Iptables::new(Flavour::Legacy);
     // Without the tools it cannot be seen whose the tables are; see `legacy_in_use`.
-    if there == NONE || !legacy.installed(there) {
+    if there == Families::NONE || !legacy.installed(there) {
         return Ok(Change::None);
     }
     legacy.apply(&RuleSet::empty(), there, Vec::new(), &Manner::PLAIN)

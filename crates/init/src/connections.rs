@@ -46,10 +46,10 @@ fn counts_sockets(content: &str) -> bool {
     line.and_then(|rest| rest.split(' ').next()).is_some_and(|count| count != "0")
 }
 
-/// Makes every open TCP connection of this namespace known to connection tracking; gives their number.
-pub(crate) fn keep() -> Result<usize, Errno> {
+/// Makes every open TCP connection of this namespace known to connection tracking.
+pub(crate) fn keep() -> Result<(), Errno> {
     if !any_socket() {
-        return Ok(0);
+        return Ok(());
     }
     let mut sockets = Socket::open(Some(SOCK_DIAG))?;
     let mut open = Vec::new();
@@ -62,7 +62,7 @@ pub(crate) fn keep() -> Result<usize, Errno> {
         }
     }
     if open.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     let mut tracking = Socket::open(Some(NETFILTER))?;
     for ends in &open {
@@ -74,18 +74,11 @@ pub(crate) fn keep() -> Result<usize, Errno> {
             },
         }
     }
-    Ok(open.len())
-}
-
-fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
+    Ok(())
 }
 
 fn question(family: Family) -> Messages {
-    let mut header = vec![family_number(family), TCP, 0, 0];
+    let mut header = vec![family.number(), TCP, 0, 0];
     header.extend_from_slice(&STATES.to_ne_bytes());
     // No particular socket.
     header.resize(56, 0);
@@ -110,7 +103,7 @@ fn read(body: &[u8]) -> Option<Ends> {
 
 fn announcement(ends: &Ends) -> Messages {
     let mut message = Messages::default();
-    message.begin(NEW_CONNECTION, CREATE | EXCL, &[family_number(Family::of(ends.local.0)), 0, 0, 0]);
+    message.begin(NEW_CONNECTION, CREATE | EXCL, &[Family::of(ends.local.0).number(), 0, 0, 0]);
     tuple(&mut message, 1, ends.local, ends.remote);
     tuple(&mut message, 2, ends.remote, ends.local);
     message.number(3, STATUS).number(7, TIMEOUT);

@@ -1,7 +1,7 @@
 //! Capture for a proxy that is not in the pod: one on each node, or one behind a service. Outbound TCP goes
 //! there by destination NAT, as linkerd's first init container had it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::rules::{Action, Hook, Match, Protocol, RuleSet, Table, TableKind, chain};
 use crate::values::{Families, Family, Net};
@@ -19,10 +19,7 @@ impl Daemonset {
         let mut table = Table::new(TableKind::Nat);
         table.enter(Hook::Output, families, None, chain::OUTPUT, "everything that the pod sends");
         let output = table.chain(chain::OUTPUT);
-        let loopback = Net::host(match family {
-            Family::V4 => Ipv4Addr::LOCALHOST.into(),
-            Family::V6 => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        });
+        let loopback = Net::host(family.loopback());
         output.rule(families, [Match::Destination(loopback)], Action::Return, "loopback");
         let tcp = [Match::Protocol(Protocol::Tcp)];
         output.rule(families, tcp, Action::Dnat(self.proxy), "everything else goes to the node's proxy");

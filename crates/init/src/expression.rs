@@ -39,7 +39,8 @@ mod payload {
 }
 
 const DROP: u32 = 0;
-const ACCEPT: u32 = 1;
+/// Also the policy of base chains.
+pub(crate) const ACCEPT: u32 = 1;
 const JUMP: u32 = -3i32 as u32;
 const RETURN: u32 = -5i32 as u32;
 
@@ -263,24 +264,16 @@ pub(crate) fn read_list(list: &[u8]) -> Vec<Expression> {
     attributes(list).map(|(_, element)| Expression::read(element)).collect()
 }
 
-/// The number of a family in nftables and elsewhere in netfilter.
-pub(crate) fn family_number(family: Family) -> u32 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
 /// What the kernel shall run for `rule`. `enabled` are the families that any rule is for: where a rule is for
 /// fewer, or stands at a hook, where packets of every family pass, it tests the family first.
 pub(crate) fn expressions(rule: &Rule, enabled: Families, at_hook: bool) -> Vec<Expression> {
-    let families = Families { v4: rule.families.v4 && enabled.v4, v6: rule.families.v6 && enabled.v6 };
+    let families = rule.families.and(enabled);
     let mut list = Vec::new();
     if let Some(family) = families.single()
-        && (at_hook || enabled.single().is_none() || rule.matches.iter().any(tests_address))
+        && (at_hook || enabled.single().is_none() || rule.matches.iter().any(Match::names_family))
     {
         list.push(Expression::Meta { key: meta::NFPROTO });
-        list.push(Expression::Compare { how: Compare::Equal, data: vec![family_number(family) as u8] });
+        list.push(Expression::Compare { how: Compare::Equal, data: vec![family.number()] });
     }
     for test in &rule.matches {
         match_expressions(test, &mut list);
@@ -288,10 +281,6 @@ pub(crate) fn expressions(rule: &Rule, enabled: Families, at_hook: bool) -> Vec<
     list.push(Expression::Counter);
     action_expressions(&rule.action, families, &mut list);
     list
-}
-
-fn tests_address(test: &Match) -> bool {
-    matches!(test, Match::Source(_) | Match::Destination(_) | Match::NotDestination(_))
 }
 
 fn match_expressions(test: &Match, list: &mut Vec<Expression>) {
@@ -388,7 +377,7 @@ fn action_expressions(action: &Action, families: Families, list: &mut Vec<Expres
         Action::Jump(chain) => list.push(Expression::Verdict { code: JUMP, chain: chain_name(chain) }),
         Action::Redirect(port) => list.extend([load(port.to_be_bytes().to_vec()), Expression::Redirect]),
         Action::Tproxy { port, mark } => {
-            let family = families.single().map_or(0, family_number);
+            let family = families.single().map_or(0, |family| family.number().into());
             list.extend([
                 load(port.to_be_bytes().to_vec()),
                 Expression::Tproxy { family },
@@ -414,7 +403,7 @@ fn action_expressions(action: &Action, families: Families, list: &mut Vec<Expres
             list.extend([
                 load(Net::host(target.ip()).octets()),
                 Expression::Load { register: SECOND_REGISTER, data: port },
-                Expression::Dnat { family: family_number(Family::of(target.ip())) },
+                Expression::Dnat { family: Family::of(target.ip()).number().into() },
             ]);
         }
     }

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use outrigger_contract::INBOUND_SOURCE_V6;
+
 use crate::error::{Failure, Outcome, failed};
 use crate::options::{FamilyWish, Surroundings};
 use crate::routes::Routes;
@@ -40,7 +42,7 @@ fn is_global(address: &IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     // The proxy's own source address may be there from an earlier run.
-    let ours = *address == IpAddr::V6(std::net::Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
+    let ours = *address == INBOUND_SOURCE_V6;
     !address.is_loopback() && !of_link && !ours
 }
 

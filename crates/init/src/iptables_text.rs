@@ -2,7 +2,7 @@
 //! order that does not depend on who printed it.
 
 use crate::nftables::Endings;
-use crate::rules::{Action, Match, Rule, RuleSet, State, Table, TableKind, chain};
+use crate::rules::{Action, Match, Protocol, Rule, RuleSet, State, Table, TableKind, chain};
 use crate::values::{self, Family, Ports};
 
 const ANY_MARK: &str = "0xffffffff";
@@ -265,12 +265,9 @@ fn normal_value(option: &str, value: &str) -> String {
 /// A rule for one family, after `-A CHAIN`, as iptables-save would print it.
 pub(crate) fn text(rule: &Rule, family: Family) -> String {
     let mut out = String::new();
-    let protocol = rule.matches.iter().find_map(|test| match test {
-        Match::Protocol(protocol) => Some(protocol.name()),
-        _ => None,
-    });
+    let protocol = rule.protocol().map_or("tcp", Protocol::name);
     for test in &rule.matches {
-        write_match(test, protocol.unwrap_or("tcp"), &mut out);
+        write_match(test, protocol, &mut out);
     }
     write_action(&rule.action, family, &mut out);
     out

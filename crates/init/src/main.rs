@@ -2,13 +2,14 @@
 //! into rules, and gives the rules to a back end that programs the kernel and checks the result.
 //!
 //! ```text
-//! istio, linkerd, machine   command lines and environments that exist in the wild
+//! istio, linkerd, prepare_proxy, machine    command lines and environments that exist in the wild
 //!   options                 what is asked for, whichever way it was asked
 //!   facts                   what only the namespace knows
 //!   sidecar, proxy_init, daemonset      plans, and the rules that they come to
 //!   rules                   the rules in words that every back end knows
 //!   backend                 which back end; nftables and iptables are the ends, routes is beside them,
-//!                           netlink, expression, tool and memory are below
+//!                           netlink, nft_batch, nft_tables, expression, iptables_text, legacy, tool and memory are
+//!                           below
 //!   print, self_test        the rules for people; the rules proved with packets
 //!   cni                     the same from the node, as a plugin of the container runtime
 //! ```

@@ -223,8 +223,8 @@ impl Socket {
         }
     }
 
-    /// Sends one message that asks for a dump and gives the body of each answer to `each`. Begins again
-    /// (calling `restart` first) if the state changed meanwhile.
+    /// Sends one message that asks for a dump, and gives what `each` makes of the body of each answer. Begins again if the
+    /// state changed meanwhile.
     pub(crate) fn dump<T>(
         &mut self,
         message: &Messages,

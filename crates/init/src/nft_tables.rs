@@ -1,11 +1,9 @@
 //! What a plan comes to in nftables: tables, chains and the expressions of each rule, in the order in which the
 //! kernel lists them.
 
-use crate::expression::{Expression, chain_name, expressions};
+use crate::expression::{ACCEPT, Expression, chain_name, expressions};
 use crate::rules::{Action, Hook, Rule, RuleSet, Table, TableKind};
 
-/// The policy of every base chain of ours.
-const ACCEPT: u32 = 1;
 /// The number of the family for both IP versions.
 pub(crate) const INET: u8 = 1;
 

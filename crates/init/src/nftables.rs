@@ -10,7 +10,7 @@ use rustix::net::netlink::NETFILTER;
 
 use crate::backend::Manner;
 use crate::error::{Failure, Outcome};
-use crate::expression::{self, Expression, read_list};
+use crate::expression::{Expression, read_list};
 use crate::netlink::{DUMP, Messages, Socket, attribute, number, text};
 use crate::nft_batch::{Batch, failure};
 use crate::nft_tables::{Base, Chain, INET, Tabled, first_difference, is_ours, wanted};
@@ -26,9 +26,6 @@ const GET_TABLE: u16 = SUBSYSTEM | 1;
 
 /// No family in particular.
 pub(crate) const ANY: u8 = 0;
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-const FAMILIES: [u8; 3] = [INET, IPV4, IPV6];
 /// How often a batch is made anew when somebody else changed the rules meanwhile.
 const ATTEMPTS: usize = 20;
 
@@ -99,16 +96,17 @@ impl Nftables {
     /// What there is of ours in this namespace, by whom.
     pub(crate) fn holdings(&mut self) -> Outcome<Holdings> {
         let observed = self.observe()?;
-        let holds = |family| observed.leftovers.iter().any(|leftover| leftover.family == family);
+        let holds =
+            |family: Family| observed.leftovers.iter().any(|leftover| leftover.family == family.number());
         Ok(Holdings {
             own: !observed.tables.is_empty(),
-            iptables: Families { v4: holds(IPV4), v6: holds(IPV6) },
+            iptables: Families { v4: holds(Family::V4), v6: holds(Family::V6) },
         })
     }
 
     /// How the rules end that iptables-nft holds of ours, by table.
     pub(crate) fn endings_of_iptables(&mut self) -> Outcome<Vec<(Family, (String, Endings))>> {
-        let family = |number| Family::ALL.into_iter().find(|f| expression::family_number(*f) as u8 == number);
+        let family = |number| Family::ALL.into_iter().find(|family| family.number() == number);
         let leftovers = self.observe()?.leftovers.into_iter();
         Ok(leftovers.filter_map(|left| Some((family(left.family)?, (left.table, left.endings)))).collect())
     }
@@ -202,8 +200,7 @@ impl Nftables {
         let names = self.dump(GET_TABLE, ANY, None, |message| {
             let family = *message.first()?;
             let name = text(attribute(body(message), 1));
-            (FAMILIES.contains(&family) && is_interesting(family, &name))
-                .then(|| (family, name, number(attribute(body(message), 2))))
+            is_interesting(family, &name).then(|| (family, name, number(attribute(body(message), 2))))
         })?;
         let mut observed = Observed { generation, tables: Vec::new(), leftovers: Vec::new() };
         if names.is_empty() {
@@ -254,7 +251,9 @@ fn body(message: &[u8]) -> &[u8] {
 
 /// Ours, or one in which iptables-nft keeps what may be ours.
 fn is_interesting(family: u8, name: &str) -> bool {
-    is_ours(name) || (family != INET && TableKind::ALL.iter().any(|kind| kind.name() == name))
+    let of_iptables = Family::ALL.iter().any(|of| of.number() == family);
+    (is_ours(name) && (of_iptables || family == INET))
+        || (of_iptables && TableKind::ALL.iter().any(|kind| kind.name() == name))
 }
 
 fn read_chain(attributes: &[u8]) -> Chain {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use outrigger_contract as contract;
+
 use crate::daemonset::Daemonset;
 use crate::error::{Outcome, usage};
 use crate::flags::{Flag, Given};
@@ -117,7 +119,7 @@ pub(crate) struct Options {
 }
 
 /// Mark and table that Istio uses.
-pub(crate) const STEERING: Steering = Steering { mark: 1337, table: 133 };
+pub(crate) const STEERING: Steering = Steering { mark: contract::TPROXY_MARK, table: 133 };
 /// How long a self-test may take if nothing is said.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -53,10 +53,7 @@ impl PrepareProxy {
         table.enter(Hook::Output, all, tcp, chain::OUTPUT, "TCP that the pod sends");
         let output = table.chain(chain::OUTPUT);
         let to_proxy = || Action::Jump(chain::REDIRECT);
-        let loopback = |family| match family {
-            Family::V4 => Net::host([127, 0, 0, 1].into()),
-            Family::V6 => Net::host(std::net::Ipv6Addr::LOCALHOST.into()),
-        };
+        let loopback = |family: Family| Net::host(family.loopback());
         for family in all.each() {
             let matches = [Match::Out(Interface::loopback()), Match::NotDestination(loopback(family))];
             output.rule(Families::only(family), matches, to_proxy(), "to this pod's own address");

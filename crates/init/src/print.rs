@@ -113,25 +113,18 @@ fn route_commands(rules: &RuleSet) -> Vec<String> {
 
 /// A rule in nft's language, to the same expressions as over netlink.
 fn nft_rule(rule: &Rule, enabled: Families, at_hook: bool) -> String {
-    let families = Families { v4: rule.families.v4 && enabled.v4, v6: rule.families.v6 && enabled.v6 };
+    let families = rule.families.and(enabled);
     let mut words = Vec::new();
     if let Some(family) = families.single()
         && (at_hook || enabled.single().is_none())
     {
         words.push(format!("meta nfproto {}", nft_family(family)));
     }
-    let protocol = protocol(rule);
+    let protocol = rule.protocol();
     words.extend(rule.matches.iter().map(|test| nft_match(test, protocol)));
     words.push("counter".to_owned());
     words.push(nft_action(&rule.action, families));
     words.join(" ")
-}
-
-fn protocol(rule: &Rule) -> Option<Protocol> {
-    rule.matches.iter().find_map(|test| match test {
-        Match::Protocol(protocol) => Some(*protocol),
-        _ => None,
-    })
 }
 
 fn nft_family(family: Family) -> &'static str {
@@ -242,12 +235,12 @@ fn json(rules: &RuleSet) -> String {
 pub(crate) fn sentence(rule: &Rule) -> String {
     let tests: Vec<String> =
         rule.matches.iter().filter(|t| !matches!(t, Match::Protocol(_))).map(phrase).collect();
-    let subject = match protocol(rule) {
+    let subject = match rule.protocol() {
         Some(Protocol::Tcp) => "TCP",
         Some(Protocol::Udp) => "UDP",
         None => "Everything",
     };
-    let family = rule.families.single().filter(|_| !rule.matches.iter().any(names_family));
+    let family = rule.families.single().filter(|_| !rule.matches.iter().any(Match::names_family));
     let subject = match family {
         Some(family) => format!("{subject} over {family}"),
         None => subject.to_owned(),
@@ -269,10 +262,6 @@ pub(crate) fn sentence(rule: &Rule) -> String {
     };
     let tests = if tests.is_empty() { String::new() } else { format!(" {}", tests.join(" ")) };
     format!("{subject}{tests} {doing}: {}.", rule.note)
-}
-
-fn names_family(test: &Match) -> bool {
-    matches!(test, Match::Source(_) | Match::Destination(_) | Match::NotDestination(_))
 }
 
 fn phrase(test: &Match) -> String {

@@ -10,6 +10,8 @@ use crate::options::Surroundings;
 
 /// How long one server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Of every query. A socket that is connected and new is protection enough here.
+const ID: u16 = 0x4f52;
 const TYPE_A: u16 = 1;
 const CLASS_IN: u16 = 1;
 
@@ -77,9 +79,9 @@ fn ask(server: IpAddr, name: &str) -> Outcome<Option<Ipv4Addr>> {
 
 /// A question for the IPv4 address of `name`; `None` if that is no name.
 fn query(name: &str) -> Option<Vec<u8>> {
-    // One question, recursion desired. The socket is connected and new, which is protection enough for
-    // a constant identifier here.
-    let mut out = vec![0x4f, 0x52, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    // One question, recursion desired.
+    let mut out = ID.to_be_bytes().to_vec();
+    out.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
         let length = u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))?;
         out.push(length);
@@ -94,7 +96,7 @@ fn query(name: &str) -> Option<Vec<u8>> {
 /// The first IPv4 address in an answer.
 fn answer(message: &[u8]) -> Option<Ipv4Addr> {
     let number = |at: usize| Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?));
-    if number(0)? != 0x4f52 || message.get(2)? & 0x80 == 0 {
+    if number(0)? != ID || message.get(2)? & 0x80 == 0 {
         return None;
     }
     let (questions, answers) = (number(4)?, number(6)?);

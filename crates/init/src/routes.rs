@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use outrigger_contract::INBOUND_SOURCE_V6;
 use rustix::io::Errno;
 
 use crate::error::{Outcome, failed};
@@ -26,7 +27,6 @@ const GET_RULE: u16 = 34;
 const UP: u32 = 1;
 /// The loopback interface has this index in every namespace.
 const LOOPBACK_INDEX: u32 = 1;
-const INBOUND_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
 /// Attributes of an address, a route and a routing rule.
 const ADDRESS: u16 = 1;
@@ -56,7 +56,7 @@ impl Routes {
         }
     }
 
-    /// All addresses with their prefix lengths, in the kernel's order.
+    /// All addresses, in the kernel's order.
     pub(crate) fn addresses(&mut self) -> Outcome<Vec<IpAddr>> {
         let mut message = Messages::default();
         message.begin(GET_ADDRESS, DUMP, &[0; 8]);
@@ -132,7 +132,7 @@ impl Routes {
 
     fn is_local(&mut self, address: Ipv6Addr) -> bool {
         let mut message = Messages::default();
-        message.begin(GET_ROUTE, 0, &[family_byte(Family::V6), 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        message.begin(GET_ROUTE, 0, &[Family::V6.number(), 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         message.attribute(ROUTE_DESTINATION, &address.octets());
         self.socket.ask(&message).is_ok_and(|answer| answer.get(7) == Some(&LOCAL_ROUTE))
     }
@@ -169,7 +169,7 @@ impl Routes {
             let attributes = body.get(12..)?;
             let mark = native(attribute(attributes, FIREWALL_MARK));
             let table = native(attribute(attributes, TABLE));
-            (body[0] == family_byte(family) && mark == steering.mark && table == steering.table).then_some(())
+            (body[0] == family.number() && mark == steering.mark && table == steering.table).then_some(())
         });
         match found {
             Ok(found) => Ok(found.len()),
@@ -199,15 +199,8 @@ impl Routes {
     }
 }
 
-fn family_byte(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
 fn inbound_source(kind: u16, flags: u16) -> Messages {
-    let mut header = vec![family_byte(Family::V6), 128, NO_DUPLICATE_DETECTION, 0];
+    let mut header = vec![Family::V6.number(), 128, NO_DUPLICATE_DETECTION, 0];
     header.extend_from_slice(&LOOPBACK_INDEX.to_ne_bytes());
     let mut message = Messages::default();
     message.begin(kind, flags, &header);
@@ -220,7 +213,7 @@ fn inbound_source(kind: u16, flags: u16) -> Messages {
 
 /// The table is in an attribute: it may be larger than a byte.
 fn rule_header(family: Family, action: u8) -> [u8; 12] {
-    [family_byte(family), 0, 0, 0, 0, 0, 0, action, 0, 0, 0, 0]
+    [family.number(), 0, 0, 0, 0, 0, 0, action, 0, 0, 0, 0]
 }
 
 fn routing_rule(kind: u16, flags: u16, family: Family, steering: Steering) -> Messages {
@@ -236,7 +229,7 @@ fn routing_rule(kind: u16, flags: u16, family: Family, steering: Steering) -> Me
 fn local_route(kind: u16, flags: u16, family: Family, steering: Steering) -> Messages {
     let (boot, host_scope) = (3, 254);
     let mut message = Messages::default();
-    message.begin(kind, flags, &[family_byte(family), 0, 0, 0, 0, boot, host_scope, LOCAL_ROUTE, 0, 0, 0, 0]);
+    message.begin(kind, flags, &[family.number(), 0, 0, 0, 0, boot, host_scope, LOCAL_ROUTE, 0, 0, 0, 0]);
     message.attribute(TABLE, &steering.table.to_ne_bytes());
     message.attribute(ROUTE_INTERFACE, &LOOPBACK_INDEX.to_ne_bytes());
     message.acknowledge();

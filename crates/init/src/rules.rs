@@ -134,6 +134,13 @@ pub(crate) enum Match {
     State(State),
 }
 
+impl Match {
+    /// Whether it can only be passed in one family: it names an address.
+    pub(crate) fn names_family(&self) -> bool {
+        matches!(self, Match::Source(_) | Match::Destination(_) | Match::NotDestination(_))
+    }
+}
+
 /// What happens to a packet that passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -168,6 +175,16 @@ pub(crate) struct Rule {
     pub(crate) action: Action,
     /// Why it is there, for people.
     pub(crate) note: Cow<'static, str>,
+}
+
+impl Rule {
+    /// The protocol that it asks for.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        self.matches.iter().find_map(|test| match test {
+            Match::Protocol(protocol) => Some(*protocol),
+            _ => None,
+        })
+    }
 }
 
 /// A jump from a hook into a chain of ours.

@@ -73,22 +73,19 @@ fn inbound(plan: &Sidecar, test: SelfTest, family: Family, addresses: &[IpAddr])
     let Some(user) = plan.proxy_uids.first().copied() else {
         return Err(format!("{name}: no user is the proxy's"));
     };
-    let source = match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
-    };
+    let source = family.inbound_source();
     let own = addresses.iter().copied().filter(|a| Family::of(*a) == family && !a.is_loopback());
     let target = std::iter::once(source).chain(own).find(|address| match family {
-        Family::V4 => !contains(plan.loopback_v4, *address),
+        Family::V4 => !plan.loopback_v4.contains(*address),
         Family::V6 => true,
     });
     let Some(target) = target else {
         return Err(format!("{name}: every address of this namespace is inside {}", plan.loopback_v4));
     };
     let user = (getuid().as_raw() != user).then_some(user);
-    let listens = SocketAddr::new(loopback(family), plan.inbound_port);
+    let listens = SocketAddr::new(family.loopback(), plan.inbound_port);
     // From the same address it would look like the proxy calling the application.
-    let source = Some(loopback(family)).filter(|_| target == source);
+    let source = Some(family.loopback()).filter(|_| target == source);
     Ok(Leg { name, listens, dials: SocketAddr::new(target, test.port), source, user })
 }
 
@@ -118,30 +115,18 @@ fn outbound(plan: &Sidecar, test: SelfTest, family: Family) -> Result<Leg, Strin
         }
     };
     let included = |ports: &Ports| (ports.first..=ports.last).contains(&test.port);
-    let excluded =
-        |address: &IpAddr| plan.outbound_excluded_ranges.iter().any(|net| contains(*net, *address));
+    let excluded = |address: &IpAddr| plan.outbound_excluded_ranges.iter().any(|net| net.contains(*address));
     let target = candidates.into_iter().find(|address| !excluded(address));
     match target {
         Some(address) if !plan.outbound_excluded_ports.iter().any(included) => Ok(Leg {
             name,
-            listens: SocketAddr::new(loopback(family), plan.outbound_port),
+            listens: SocketAddr::new(family.loopback(), plan.outbound_port),
             dials: SocketAddr::new(address, test.port),
             source: None,
             user: None,
         }),
         _ => Err(format!("{name}: the plan captures no address on port {} that could be tried", test.port)),
     }
-}
-
-fn loopback(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::LOCALHOST.into(),
-        Family::V6 => Ipv6Addr::LOCALHOST.into(),
-    }
-}
-
-fn contains(net: Net, address: IpAddr) -> bool {
-    Net::new(address, net.prefix).is_some_and(|of| of == net)
 }
 
 /// The first address of a range that can be a host's.

@@ -4,7 +4,7 @@
 //! an excluded port beats the proxy's own traffic, that beats excluded ranges, and those beat included
 //! ports, which beat included ranges.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use outrigger_contract as contract;
 
@@ -20,7 +20,7 @@ pub(crate) const DNS: u16 = 53;
 const ZONE_UPSTREAM: u16 = 1;
 /// Conntrack zone of queries that the application sends to the proxy, and of the answers to them.
 const ZONE_LOCAL: u16 = 2;
-/// `::6`, and the IPv6 loopback range: there is only one address in it.
+/// The IPv6 loopback range: there is only one address in it.
 const LOOPBACK_V6: Net = Net::host(IpAddr::V6(Ipv6Addr::LOCALHOST));
 
 /// How inbound connections reach the proxy.
@@ -344,12 +344,8 @@ pub(crate) fn on_loopback() -> Match {
     Match::Out(Interface::loopback())
 }
 
-/// The address from which the proxy opens inbound connections to the application.
 pub(crate) fn inbound_source(family: Family) -> Net {
-    Net::host(match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
-    })
+    Net::host(family.inbound_source())
 }
 
 pub(crate) fn tcp() -> Vec<Match> {

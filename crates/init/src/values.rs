@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use outrigger_contract as contract;
+
 use crate::error::{Outcome, usage};
 
 /// An IP version.
@@ -19,6 +21,30 @@ impl Family {
 
     pub(crate) fn of(address: IpAddr) -> Family {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// Its number in the kernel, `AF_INET` or `AF_INET6`, which netfilter has taken over.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
+    }
+
+    /// 127.0.0.1 or ::1.
+    pub(crate) fn loopback(self) -> IpAddr {
+        match self {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// The address from which the proxy opens inbound connections to the application.
+    pub(crate) fn inbound_source(self) -> IpAddr {
+        match self {
+            Family::V4 => contract::INBOUND_SOURCE_V4.into(),
+            Family::V6 => contract::INBOUND_SOURCE_V6.into(),
+        }
     }
 }
 
@@ -40,6 +66,7 @@ pub(crate) struct Families {
 
 impl Families {
     pub(crate) const BOTH: Families = Families { v4: true, v6: true };
+    pub(crate) const NONE: Families = Families { v4: false, v6: false };
 
     pub(crate) fn only(family: Family) -> Families {
         Families { v4: family == Family::V4, v6: family == Family::V6 }
@@ -50,6 +77,11 @@ impl Families {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
         }
+    }
+
+    /// Those that are in `other`, too.
+    pub(crate) fn and(self, other: Families) -> Families {
+        Families { v4: self.v4 && other.v4, v6: self.v6 && other.v6 }
     }
 
     pub(crate) fn each(self) -> impl Iterator<Item = Family> {
@@ -94,6 +126,10 @@ impl Net {
 
     pub(crate) fn family(self) -> Family {
         Family::of(self.address)
+    }
+
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
+        Net::new(address, self.prefix) == Some(self)
     }
 
     /// The address in network order.
