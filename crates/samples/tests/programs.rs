@@ -1,4 +1,4 @@
-//! The program as it is run: curl's output and exit status, and the end of a server at SIGTERM.
+//! The program as it is run: curl's output and exit status, the end of a server at SIGTERM, and the manifests of `samples/`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -334,4 +335,28 @@ fn a_link_is_the_program_that_it_is_called() {
     for name in ["sleep", "curl", "httpbin", "productpage", "details|reviews|ratings"] {
         assert!(text(&output.stdout).contains(&format!("\n  outrigger-samples {name} ")), "{output:?}");
     }
+}
+
+/// The folder above the crates.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_manifests_name_images_of_this_version() {
+    let mut images = Vec::new();
+    for name in ["sleep", "httpbin", "bookinfo"] {
+        let text = fs::read_to_string(root().join(format!("samples/{name}.yaml"))).unwrap();
+        let of_file: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        let image = format!("localhost/outrigger-samples-{name}:{}", env!("CARGO_PKG_VERSION"));
+        assert!(!of_file.is_empty() && of_file.iter().all(|found| *found == image), "{name}: {of_file:?}");
+        images.push(format!("outrigger-samples-{name}.Containerfile"));
+    }
+    let files = fs::read_dir(root().join("images"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<_> = files.filter(|name| name.starts_with("outrigger-samples-")).collect();
+    files.sort();
+    images.sort();
+    assert_eq!(files, images);
 }
