@@ -57,7 +57,7 @@ const fn flag(short: char, long: &'static str, does: Does, help: &'static str) -
 }
 
 /// Every option.
-const FLAGS: [Flag; 15] = [
+const FLAGS: [Flag; 14] = [
     flag(
         'd',
         "data",
@@ -102,7 +102,6 @@ const FLAGS: [Flag; 15] = [
     ),
     flag('h', "help", Does::Prints(help), "this"),
     flag('V', "version", Does::Prints(version), "which version it is"),
-    flag('q', "disable", Does::Sets(|_| ()), "read no settings of the user; there are none here"),
 ];
 
 fn version() -> String {
@@ -117,7 +116,7 @@ fn help() -> String {
     }
     let _ = write!(
         text,
-        "\nVariables of --write-out: {}, header{{Name}}.\nExit status, as curl's: 0 done, 2 options, 3 URL, 6 no address, \
+        "\nVariables of --write-out, as %{{http_code}}: {}; and %header{{Name}}.\nExit status, as curl's: 0 done, 2 options, 3 URL, 6 no address, \
          7 no connection, 22 --fail, 28 --max-time, 52 no answer.\n",
         write_out::names().join(", ")
     );
