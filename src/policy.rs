@@ -9,34 +9,9 @@
 //! (<https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors>).
 
 use outrigger_contract::{INJECT_KEY, NAMESPACE_LABEL, REVISION_LABEL};
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::settings::{Selector, Settings};
-
-/// The mesh-wide default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Nothing is injected, whatever a pod asks for.
-    Off,
-    /// Only pods that ask for it are injected.
-    Disabled,
-    /// All pods are injected but those that refuse it.
-    Enabled,
-}
-
-impl<'de> Deserialize<'de> for Policy {
-    /// A plain `off` is the boolean false in the YAML that Kubernetes reads.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::Bool(false) => Ok(Self::Off),
-            Value::String(word) if word == "off" => Ok(Self::Off),
-            Value::String(word) if word == "disabled" => Ok(Self::Disabled),
-            Value::String(word) if word == "enabled" => Ok(Self::Enabled),
-            other => Err(serde::de::Error::custom(format!("{other} is none of off, disabled, enabled"))),
-        }
-    }
-}
+use crate::settings::{Policy, Selector, Settings};
 
 /// Why a pod is, or is not, injected. The code of each (`Reason::code`) appears in logs, metrics, warnings,
 /// Events and `outrigger explain`.

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::fields::flat;
-use crate::injection::{Injector, Owner, Request, SetupError};
+use crate::injection::{Injector, Request, SetupError};
+use crate::owner::Owner;
 use crate::settings::{NativeSidecars, Settings};
 use crate::template::packs::Pack;
 

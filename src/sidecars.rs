@@ -9,7 +9,8 @@ use outrigger_contract::{PROXY_CONTAINER, STATUS_ANNOTATION};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::injection::{Injector, Owner, Request};
+use crate::injection::{Injector, Request};
+use crate::owner::Owner;
 use crate::uninject::uninject;
 
 /// Why a pod ought to be made anew.

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Error, Injector, Owner, Request};
+use super::{Error, Injector, Request};
+use crate::owner::Owner;
 use crate::patch;
 use crate::policy::Reason;
 use crate::settings::Settings;

@@ -13,7 +13,7 @@ mod object;
 mod output;
 mod stream;
 
-pub use crate::injection::shape::Problem;
+pub use crate::shape::Problem;
 pub use object::{Object, Pod, objects};
 pub use output::Output;
 pub use stream::{Document, Format, split};

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::injection::Owner;
-use crate::injection::shape::{self, At, Problem};
+use crate::owner::Owner;
+use crate::shape::{self, At, Problem};
 
 /// An object of a document: the document itself, or an item of a List in it.
 #[derive(Debug, Clone)]

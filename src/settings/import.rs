@@ -173,8 +173,7 @@ fn of_params(params: &Value) -> Result<Map<String, Value>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
-    use crate::settings::Settings;
+    use crate::settings::{Policy, Settings};
 
     const INJECTOR: &str = include_str!("../../tests/fixtures/settings/istio-sidecar-injector.yaml");
     const INITIALIZER: &str = include_str!("../../tests/fixtures/settings/istio-inject.yaml");

@@ -6,6 +6,7 @@
 pub mod import;
 pub mod layers;
 pub(crate) mod misspelt;
+mod policy;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::policy::Policy;
 use crate::yaml;
+pub use policy::Policy;
 pub use selector::Selector;
 
 /// `apiVersion` of the document.

@@ -1,7 +1,6 @@
 use serde_json::json;
 
-use super::{KubernetesVersion, NativeSidecars, Settings};
-use crate::policy::Policy;
+use super::{KubernetesVersion, NativeSidecars, Policy, Settings};
 
 fn refused(text: &str) -> String {
     Settings::parse(text, "config.yaml").unwrap_err().to_string()

@@ -9,7 +9,7 @@ use outrigger_contract::{INIT_CONTAINER, METRICS_PATH, PROXY_CONTAINER, VALIDATI
 use serde_json::{Map, Value, json};
 
 use super::{remove_status, status};
-use crate::injection::Owner;
+use crate::owner::Owner;
 
 const OVERRIDES: &str = "proxy.istio.io/overrides";
 const PROBES: &str = "ISTIO_KUBE_APP_PROBERS";

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use outrigger::injection::{Injector, Owner, Request};
+use outrigger::injection::{Injector, Request};
 use outrigger::manifest;
+use outrigger::owner::Owner;
 use outrigger::settings::Settings;
 use serde_json::{Value, json};
 

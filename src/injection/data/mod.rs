@@ -13,9 +13,9 @@ use outrigger_contract as contract;
 use serde_json::{Value, json};
 
 use super::mesh::Mesh;
-use super::owner::Owner;
 use super::proxy_config::{self, ProxyConfig};
 use super::user::User;
+use crate::owner::Owner;
 
 /// The constants of the contract, as templates see them.
 pub(super) fn contract() -> Value {
