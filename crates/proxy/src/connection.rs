@@ -5,24 +5,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use crate::access_log::Entry;
+use crate::captured::Captured;
 use crate::client_hello::{self, ServerName};
 use crate::destination::{self, Direction};
 use crate::detect::{Protocol, SETTINGS, detect, is_http2_server};
-use crate::life::Phase;
-use crate::route::{Declared, Route};
-use crate::settings::Live;
+use crate::route::Declared;
+use crate::shared::Shared;
 use crate::tcp::Carried;
 use crate::telemetry::connections::Open;
-use crate::telemetry::{Flag, Limit, Side};
-use crate::upstream::Source;
-use crate::worker::Shared;
+use crate::telemetry::{Flag, Limit};
 use crate::{http1, http2, tcp, upstream};
 
 /// How long a client whose upstream cannot be reached may take to show what it speaks, and so how it can be told.
@@ -30,52 +27,6 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long a TLS client's first message may take from its first packet to its last.
 const WHOLE_HELLO: Duration = Duration::from_secs(1);
-
-/// A captured connection.
-pub(crate) struct Captured {
-    pub(crate) shared: Rc<Shared>,
-    /// The settings in force when it was accepted.
-    pub(crate) live: Arc<Live>,
-    pub(crate) direction: Direction,
-    pub(crate) peer: SocketAddr,
-    pub(crate) route: Route,
-    /// Its place among those that are being carried.
-    pub(crate) open: Open,
-}
-
-impl Captured {
-    /// Waits until idle connections of this direction have to end ([`Phase::Closing`]). Outbound ones never have to:
-    /// the application may need the world until its end.
-    pub(crate) async fn closing(&self) {
-        match self.direction {
-            Direction::Inbound => self.shared.life.reached(Phase::Closing).await,
-            Direction::Outbound => pending().await,
-        }
-    }
-
-    /// The counters of its direction.
-    pub(crate) fn side(&self) -> &Side {
-        self.shared.shard.side(self.direction)
-    }
-
-    /// Where its upstream connections come from.
-    pub(crate) fn source(&self) -> Source {
-        match self.direction {
-            Direction::Outbound => Source::Any,
-            Direction::Inbound if self.shared.transparent => Source::Client(self.peer.ip()),
-            Direction::Inbound => Source::Inbound,
-        }
-    }
-
-    /// Opens an upstream connection.
-    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        let connected = upstream::connect(self.source(), self.route.address, self.live.limits.connect).await;
-        if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            self.side().met(Limit::Connect);
-        }
-        connected
-    }
-}
 
 /// Serves the captured connection `stream` from `peer`.
 pub(crate) async fn serve(shared: Rc<Shared>, direction: Direction, stream: TcpStream, peer: SocketAddr) {
@@ -246,6 +197,7 @@ mod tests;
 pub(crate) mod harness {
     //! A client and, behind the sidecar, a server, without capture and without root.
 
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::sync::watch;
@@ -254,11 +206,12 @@ pub(crate) mod harness {
     use crate::descriptors::Places;
     use crate::life::Life;
     use crate::memory::{self, Group};
-    use crate::route::Declared;
-    use crate::settings::Ports;
+    use crate::ports::Ports;
+    use crate::route::{Declared, Route};
+    use crate::settings::Live;
+    use crate::shared::Worker;
     use crate::telemetry::Shard;
     use crate::trace::Tracer;
-    use crate::worker::Worker;
     use socket2::{Domain, Socket, Type};
 
     /// A worker with a server behind it.

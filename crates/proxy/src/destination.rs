@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use outrigger_contract as contract;
 
-use crate::settings::Ports;
+use crate::ports::Ports;
 
 /// Which way a captured connection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,10 +9,13 @@
 //! - `sidecar`: the whole: bind, start, be ready, leave
 //! - `life`: starting, ready, draining, gone
 //! - `worker`: one thread a core, each with listeners and connections of its own
+//! - `ports`: those of its own listeners
 //! - `listener`: bind, accept, back off
 //! - `descriptors`: a place for each connection
 //! - `memory`: how much of it there is, and whether there is room for more
 //! - `destination`: where a captured connection was going, and whether that is a loop
+//! - `shared`: what the connections of a worker share
+//! - `captured`: what is known of a captured connection
 //! - `connection`: one captured connection, from accepting it to closing it
 //! - `route`: where it goes, and as what
 //! - `detect`: what the client speaks
@@ -22,12 +25,14 @@
 //! - `pipe`: let bytes pass without copying them
 //! - `http1`: carry HTTP/1 requests
 //! - `http2`: carry HTTP/2 requests and tunnels, gRPC among them
+//! - `windows`: how far HTTP/2 senders may be ahead
 //! - `reply`: what clients hear in the upstream's place
 //! - `request_id`: names for requests that come without one
 //! - `pool`: idle upstream connections
 //! - `telemetry`: counters and their text
 //! - `access_log`: a line for each request and connection
 //! - `trace`: spans, and their way to a collector
+//! - `application`: what is asked of it: probes, metrics
 //! - `status`: readiness, metrics and the orders that a pod may give, over HTTP
 //! - `dns`: captured DNS
 //! - `local`: hyper on the runtime of one thread
@@ -36,6 +41,8 @@
 //! - `system`: the system calls that no crate wraps safely
 
 mod access_log;
+mod application;
+mod captured;
 mod client_hello;
 mod commands;
 mod connection;
@@ -55,6 +62,7 @@ mod logging;
 mod memory;
 mod pipe;
 mod pool;
+mod ports;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod properties;
 mod reload;
@@ -62,6 +70,7 @@ mod reply;
 mod request_id;
 mod route;
 mod settings;
+mod shared;
 mod sidecar;
 mod status;
 mod system;
@@ -69,6 +78,7 @@ mod tcp;
 mod telemetry;
 mod trace;
 mod upstream;
+mod windows;
 mod worker;
 
 pub use commands::run;

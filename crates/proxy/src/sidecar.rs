@@ -12,12 +12,14 @@ use crate::access_log::Output;
 use crate::descriptors::{self, Places};
 use crate::life::{Life, Phase};
 use crate::logging::Level;
+use crate::ports::Ports;
 use crate::reload::{self, Source};
-use crate::settings::{Ports, Settings};
+use crate::settings::Settings;
+use crate::shared::Worker;
 use crate::status::admin::Admin;
 use crate::status::{self, Status};
 use crate::telemetry::Telemetry;
-use crate::worker::{self, Listeners, Worker};
+use crate::worker::{self, Listeners};
 use crate::{dns, listener, memory, trace};
 
 /// Time that the last spans have to reach their collector.

@@ -6,6 +6,7 @@ use super::harness::{Harness, run};
 use super::*;
 use crate::access_log::{Format, Policy};
 use crate::client_hello::tests::hello;
+use crate::settings::Live;
 
 /// Carries `pieces` to a server and gives the line that is logged.
 async fn logged(declared: Declared, pieces: &[&[u8]]) -> String {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::Framing;
 use super::{ROOM, expired, head};
-use crate::connection::Captured;
+use crate::captured::Captured;
 use crate::destination::Direction;
 use crate::telemetry::{Flag, Limit};
 use crate::{reply, system, upstream};

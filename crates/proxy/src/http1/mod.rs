@@ -25,7 +25,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use crate::access_log::Entry;
-use crate::connection::Captured;
+use crate::captured::Captured;
 use crate::settings::MOST_HEADERS;
 use crate::telemetry::http::{Key, Series};
 use crate::telemetry::{Flag, Limit, Side};

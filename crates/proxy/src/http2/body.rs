@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
 
-use crate::connection::Captured;
+use crate::captured::Captured;
 use crate::telemetry::Limit;
 
 /// A part of a body.

@@ -12,7 +12,6 @@ mod record;
 mod settings;
 mod stream;
 mod upstream;
-pub(crate) mod windows;
 
 use std::io;
 use std::pin::pin;
@@ -20,7 +19,7 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-use crate::connection::Captured;
+use crate::captured::Captured;
 use crate::destination::Direction;
 use crate::life::Phase;
 use stream::Stream;

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::keep_alive;
 use super::settings::Extended;
 use super::stream::Stream;
-use crate::connection::Captured;
+use crate::captured::Captured;
 use crate::telemetry::Limit;
 use crate::telemetry::http::Messages;
 

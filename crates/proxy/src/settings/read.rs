@@ -8,13 +8,14 @@ use std::time::Duration;
 use outrigger_contract as contract;
 
 use super::value::{boolean, duration, list};
-use super::{Descriptors, Drain, File, Limits, Live, MOST_HEADERS, Overrides, Ports, Settings, file};
+use super::{Descriptors, Drain, File, Limits, Live, MOST_HEADERS, Overrides, Settings, file};
 use crate::access_log::{Format, Policy};
+use crate::application::probes::{Probes, Target};
+use crate::application::scrape::Application;
 use crate::dns;
 use crate::identity::{Identity, parse_labels};
+use crate::ports::Ports;
 use crate::route::{Declared, Routes, parse_pod_ports};
-use crate::status::probes::{Probes, Target};
-use crate::status::scrape::Application;
 use crate::trace;
 
 pub(super) fn settings(

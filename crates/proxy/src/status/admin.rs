@@ -59,7 +59,7 @@ pub(super) fn answer(method: &Method, uri: &Uri, status: &Status, admin: &Admin)
             false => text(StatusCode::SERVICE_UNAVAILABLE, "NOT READY\n"),
         },
         "/stats" | "/stats/prometheus" => {
-            typed(status.telemetry.render(), HeaderValue::from_static(super::scrape::TEXT))
+            typed(status.telemetry.render(), HeaderValue::from_static(crate::application::scrape::TEXT))
         }
         "/server_info" => json(&serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -1,9 +1,6 @@
 //! Readiness, metrics and the orders that a pod may give its sidecar, over HTTP.
 
 pub(crate) mod admin;
-pub(crate) mod client;
-pub(crate) mod probes;
-pub(crate) mod scrape;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use admin::Admin;
-use probes::Probes;
-use scrape::Application;
 
+use crate::application::probes::Probes;
+use crate::application::scrape::{self, Application};
 use crate::life::{Life, Phase};
 use crate::listener;
 use crate::telemetry::{Counter, Telemetry};

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::destination::{Direction, Loop};
 use crate::identity::Identity;
-use crate::trace::Counts;
+use outrigger_trace::Counts;
 
 pub(crate) use flag::{Flag, Limit};
 

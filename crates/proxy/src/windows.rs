@@ -21,7 +21,7 @@ impl Windows {
     }
 
     /// A connection's share.
-    pub(super) fn share(self: &Rc<Windows>, limits: &Limits) -> Share {
+    pub(crate) fn share(self: &Rc<Windows>, limits: &Limits) -> Share {
         let connection = (self.0.get() / PART).clamp(LEAST, limits.connection_window.into());
         self.0.set(self.0.get() - connection);
         Share { windows: Rc::clone(self), connection, most: limits.stream_window }

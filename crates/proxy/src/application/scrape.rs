@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 use serde::Deserialize;
 
 use super::client::{self, Answer, Wire};
-use crate::settings::Ports;
+use crate::ports::Ports;
 use crate::telemetry::{Counter, Text};
 use crate::upstream::{self, Source};
 
@@ -16,7 +16,7 @@ use crate::upstream::{self, Source};
 const LIMIT: usize = 10 << 20;
 /// Bound of a scrape whose scraper does not say how long it waits.
 const PATIENCE: Duration = Duration::from_secs(60);
-pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where the application exposes its metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(crate) struct Counts {
 }
 
 /// The merged exposition and its content type. The application comes last, because OpenMetrics ends with `# EOF`.
-pub(super) async fn merged(
+pub(crate) async fn merged(
     application: &Application,
     counts: &Counts,
     proxy: &str,
