@@ -1,32 +1,47 @@
 //! The map of the code in docs/architecture.md is drawn from the code: each room with its own first sentence and what it stands
 //! on, above all that it stands on. `OUTRIGGER_WRITE_DOCS=1 cargo test --workspace --test architecture` draws it anew.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is there for tests alone, or only holds the rooms together.
-const NO_ROOMS: [&str; 5] = ["lib", "main", "tests", "fuzz", "properties"];
-
-/// A file or folder of a program's sources.
+/// A part of a program: a file or a folder of its sources.
 struct Room {
     sentence: String,
     stands_on: BTreeSet<String>,
 }
 
-/// All sources of a room but its tests.
-fn sources(path: &Path) -> Vec<PathBuf> {
-    let name = path.file_stem().unwrap().to_str().unwrap();
-    if name.ends_with("tests") || name == "harness" || NO_ROOMS.contains(&name) {
-        return Vec::new();
+/// The modules that a source declares, but for those of tests, and where they are.
+fn modules(source: &Path) -> Vec<(String, PathBuf)> {
+    let is_door = ["lib", "main", "mod"].iter().any(|name| source.file_stem().unwrap() == *name);
+    let folder = if is_door { source.parent().unwrap().to_owned() } else { source.with_extension("") };
+    let text = fs::read_to_string(source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    let mut for_tests = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("#[") {
+            for_tests |= line.starts_with("#[cfg(") && !line.contains("not(");
+            continue;
+        }
+        let for_tests = std::mem::take(&mut for_tests);
+        let declared = line.strip_suffix(';').and_then(|line| line.split_once("mod "));
+        let Some((visibility, name)) = declared.filter(|_| !for_tests) else { continue };
+        if visibility.is_empty() || visibility.starts_with("pub") {
+            let file = folder.join(name).with_extension("rs");
+            found
+                .push((name.to_owned(), if file.exists() { file } else { folder.join(name).join("mod.rs") }));
+        }
     }
-    if path.is_dir() {
-        return fs::read_dir(path).unwrap().flat_map(|entry| sources(&entry.unwrap().path())).collect();
-    }
-    vec![path.to_owned()]
+    found
+}
+
+/// A source and those of all its modules.
+fn sources(source: &Path) -> Vec<String> {
+    let below = modules(source).into_iter().flat_map(|(_, path)| sources(&path));
+    std::iter::once(fs::read_to_string(source).unwrap()).chain(below).collect()
 }
 
 /// The first sentence of what a source says of itself.
@@ -37,33 +52,43 @@ fn first_sentence(source: &str) -> String {
     paragraph[..end].replace("[`", "`").replace("`]", "`").replace('|', "\\|")
 }
 
-/// The names that follow `crate::`, but in comments and tests.
-fn named(source: &str) -> BTreeSet<String> {
+/// The rooms that a source names by a path from the root of the library, but in comments and tests.
+fn named(source: &str, library: &str) -> BTreeSet<String> {
     let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    let code = source.lines().map(|line| line.split("//").next().unwrap());
-    let names = code.flat_map(|line| line.split("crate::").skip(1)).map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        rest[..end].to_owned()
-    });
-    names.collect()
+    let code: String = source.lines().map(|line| line.split("//").next().unwrap()).collect();
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut names = BTreeSet::new();
+    for root in ["crate::", library] {
+        for rest in code.split(root).skip(1) {
+            match rest.strip_prefix('{') {
+                None => names.extend([word(rest)]),
+                Some(group) => {
+                    let mut depth = 1;
+                    let end = group.find(|c| {
+                        depth += i32::from(c == '{') - i32::from(c == '}');
+                        depth == 0
+                    });
+                    names.extend(group[..end.unwrap()].split([',', '{', '}']).map(|part| word(part.trim())));
+                }
+            }
+        }
+    }
+    names
 }
 
 /// The rooms of a program by name.
 fn rooms(folder: &Path) -> BTreeMap<String, Room> {
-    let mut rooms = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let texts: Vec<String> =
-            sources(&path).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-        if texts.is_empty() {
-            continue;
-        }
-        let door = if path.is_dir() { path.join("mod.rs") } else { path };
-        let sentence = first_sentence(&fs::read_to_string(door).unwrap());
-        assert!(!sentence.is_empty(), "{name} does not say what it is");
-        rooms.insert(name, Room { sentence, stands_on: texts.iter().flat_map(|text| named(text)).collect() });
-    }
+    let roots = [folder.join("lib.rs"), folder.join("main.rs")];
+    let modules = roots.iter().filter(|root| root.exists()).flat_map(|root| modules(root));
+    let mut rooms: BTreeMap<String, Room> = modules
+        .map(|(name, path)| {
+            let texts = sources(&path);
+            let sentence = first_sentence(&texts[0]);
+            assert!(!sentence.is_empty(), "{name} does not say what it is");
+            let stands_on = texts.iter().flat_map(|text| named(text, " outrigger::")).collect();
+            (name, Room { sentence, stands_on })
+        })
+        .collect();
     let names: BTreeSet<String> = rooms.keys().cloned().collect();
     for (name, room) in &mut rooms {
         room.stands_on.retain(|below| below != name && names.contains(below));
@@ -124,4 +149,4 @@ fn the_map_is_what_the_code_is() {
 }
 
 /// The sources of the three programs.
-const FOLDERS: [&str; 1] = ["src"];
+const FOLDERS: [&str; 2] = ["src", "crates/proxy/src"];
