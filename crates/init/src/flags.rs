@@ -43,8 +43,8 @@ impl Flag {
 /// What a command line said.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Given {
-    /// Flags by their long name; a later one wins.
-    pub(crate) flags: Vec<(&'static str, String)>,
+    /// Flags by their long name; a later one wins. A switch is `true` or `false`, whichever way Go writes that.
+    flags: Vec<(&'static str, String)>,
     pub(crate) words: Vec<String>,
     /// Flags that were accepted and mean nothing (any more).
     pub(crate) ignored: Vec<String>,
@@ -54,6 +54,11 @@ impl Given {
     /// The value that counts.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.flags.iter().rev().find(|(given, _)| *given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a switch is on.
+    pub(crate) fn switched(&self, name: &str) -> bool {
+        self.get(name) == Some("true")
     }
 }
 
@@ -124,8 +129,8 @@ fn take<'a>(
     match flag.takes {
         Takes::Value => given.flags.push((flag.name, value)),
         Takes::Switch => {
-            values::boolean(&format!("--{}", flag.name), &value)?;
-            given.flags.push((flag.name, value));
+            let on = values::boolean(&format!("--{}", flag.name), &value)?;
+            given.flags.push((flag.name, on.to_string()));
         }
         Takes::IgnoredValue | Takes::IgnoredSwitch => given.ignored.push(flag.name.to_owned()),
     }
@@ -162,6 +167,13 @@ mod tests {
     fn switches_words_and_what_is_ignored() {
         assert_eq!(given(&["-n"]).unwrap().get("dry"), Some("true"));
         assert_eq!(given(&["--dry=false"]).unwrap().get("dry"), Some("false"));
+        for (value, on) in [("1", true), ("T", true), ("0", false), ("F", false)] {
+            let given = given(&[&format!("--dry={value}")]).unwrap();
+            assert_eq!(
+                (given.get("dry"), given.switched("dry")),
+                (Some(if on { "true" } else { "false" }), on)
+            );
+        }
         let all = given(&["--level", "info", "-f", "word", "--", "-n"]).unwrap();
         assert_eq!(all.ignored, ["level", "old"]);
         assert_eq!(all.words, ["word", "-n"]);

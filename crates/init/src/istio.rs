@@ -161,7 +161,7 @@ pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outc
         options.self_test = Some(SelfTest { port, timeout });
     }
     options.force = settings.switched("force-apply")?;
-    options.log_json |= given.get("log_as_json") == Some("true");
+    options.log_json |= given.switched("log_as_json");
     Ok(options)
 }
 

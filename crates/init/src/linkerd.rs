@@ -80,7 +80,7 @@ pub(crate) fn daemonset(arguments: &[String], surroundings: &Surroundings) -> Ou
     let address = match given.get("proxy-address") {
         Some(address) => one_address("--proxy-address", address)?,
         // Nothing is sent there by a run that only takes rules away.
-        None if given.get("cleanup-only") == Some("true") => IpAddr::from([0, 0, 0, 0]),
+        None if given.switched("cleanup-only") => IpAddr::from([0, 0, 0, 0]),
         None if mesh => service(given.get("service").unwrap_or(SERVICE), surroundings)?,
         None => node(surroundings)?,
     };
@@ -134,7 +134,7 @@ pub(crate) fn proxy_init(arguments: &[String], surroundings: &Surroundings) -> O
     let ports = |name: &str| values::ports(&format!("--{name}"), given.get(name).unwrap_or_default());
     let only = ports("ports-to-redirect")?;
     let v6 = given.get("ipv6").is_none_or(|value| value == "true");
-    let cleaning = given.get("cleanup-only") == Some("true");
+    let cleaning = given.switched("cleanup-only");
     let port = |name: &str| match required(name) {
         Err(_) if cleaning => Ok(1),
         Err(failure) => Err(failure),
@@ -170,7 +170,7 @@ pub(crate) fn proxy_init(arguments: &[String], surroundings: &Surroundings) -> O
             Some(other) => return usage(format!("--iptables-mode: {other:?} is none of legacy, nft, plain")),
         };
     }
-    if given.get("simulate") == Some("true") && options.dry_run.is_none() {
+    if given.switched("simulate") && options.dry_run.is_none() {
         options.dry_run = Some(DryRun { form: Form::Iptables, explain: false, file: None });
     }
     Ok(options)

@@ -187,9 +187,7 @@ impl Surroundings {
 
 /// Reads [`SHARED_FLAGS`] into a run of `capture`.
 pub(crate) fn shared(given: &Given, surroundings: &Surroundings, capture: Capture) -> Outcome<Options> {
-    let switched =
-        |name: &str| given.get(name).is_some_and(|value| values::boolean(name, value).unwrap_or(false));
-    let explain = switched("explain");
+    let explain = given.switched("explain");
     let form = match given.get("dry-run-format") {
         None | Some("native") => Form::Native,
         Some("iptables") => Form::Iptables,
@@ -214,7 +212,7 @@ pub(crate) fn shared(given: &Given, surroundings: &Surroundings, capture: Captur
     let warnings = given.ignored.iter().filter(|name| !name.starts_with("log_") && *name != "vklog");
     Ok(Options {
         capture,
-        task: if switched("cleanup-only") { Task::Clean } else { Task::Apply },
+        task: if given.switched("cleanup-only") { Task::Clean } else { Task::Apply },
         families: FamilyWish { given: families(given, surroundings)?, dual_stack: None },
         backend: backend(given.get("backend"))?,
         netns: given.get("netns").map(str::to_owned),
@@ -224,7 +222,7 @@ pub(crate) fn shared(given: &Given, surroundings: &Surroundings, capture: Captur
         force: false,
         repair,
         close_wait: None,
-        allow_host_network: switched("allow-host-netns"),
+        allow_host_network: given.switched("allow-host-netns"),
         log_json,
         warnings: warnings.map(|name| format!("--{name} means nothing here and is ignored")).collect(),
     })

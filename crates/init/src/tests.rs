@@ -145,6 +145,17 @@ fn linkerds_command_lines() {
         }
         other => panic!("{other:?}"),
     }
+
+    // Go has many words for true.
+    let text = "-p 4143 -o 4140 --simulate=1 --ipv6=t";
+    let options = linkerd::proxy_init(&words(text), &host).unwrap();
+    assert!(options.dry_run.is_some(), "nothing is to be changed");
+    assert!(matches!(options.capture, Capture::ProxyInit(plan) if plan.families == Families::BOTH));
+    assert_eq!(
+        linkerd::daemonset(&words("-p 4140 --cleanup-only=1"), &host).unwrap().task,
+        crate::options::Task::Clean
+    );
+    assert!(crate::cni::install::options(&words("--check=1")).unwrap().check, "it is only to look");
 }
 
 /// As golden rules have it, chain by chain: the whole default, which users know by heart.

@@ -62,7 +62,7 @@ pub(crate) fn options(arguments: &[String]) -> Outcome<Options> {
     Ok(Options {
         bin: path("bin-dir", "/host/opt/cni/bin"),
         conf: path("conf-dir", "/host/etc/cni/net.d"),
-        check: given.get("check") == Some("true"),
+        check: given.switched("check"),
         log_json,
     })
 }
