@@ -57,7 +57,7 @@ pub enum Error {
     /// No cluster is configured, or its configuration cannot be used.
     #[error("no cluster to ask: {0}; name one with --kubeconfig and --context")]
     Unknown(String),
-    /// The object is not there, or nobody may see it.
+    /// The API server answers with an error: the object is not there, nobody may see it, it is another one by now.
     #[error("{what}: the API server says: {message}")]
     Refused {
         /// The path that was asked for.

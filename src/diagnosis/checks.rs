@@ -36,8 +36,6 @@ pub(super) const INSTALLATION: &[Check] = &[
     ("missing-sidecars", missing),
     ("old-sidecars", old),
 ];
-/// Where there is none.
-pub(super) const NONE: &[Check] = &[];
 
 /// The oldest API server whose registrations have `matchConditions` without a feature gate.
 const OLDEST: KubernetesVersion = KubernetesVersion { major: 1, minor: 28 };

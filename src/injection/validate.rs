@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use outrigger_contract::go;
 use serde_json::{Map, Value};
 
 use super::{proxy_config, quantity};
@@ -63,11 +64,7 @@ pub(super) fn errors(found: &[String]) -> String {
 
 /// A boolean as Go reads it: 1, t, true, TRUE, True and their opposites.
 pub(super) fn boolean(value: &str) -> Result<bool, String> {
-    match value {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(format!("strconv.ParseBool: parsing {value:?}: invalid syntax")),
-    }
+    go::boolean(value).ok_or_else(|| format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))
 }
 
 fn or_all(value: &str, rule: impl Fn(&str) -> Result<(), String>) -> Result<(), String> {

@@ -1,9 +1,11 @@
-//! What the three programs agree on: names, ports, ids. It has no dependencies, so that each of them can
+//! What the three programs agree on: names, ports, ids, and how values are written. It has no dependencies, so that each of them can
 //! hold it without holding the others.
 //!
 //! The values are Istio's, so that a manifest or a dashboard written for Istio keeps working.
 
 #![forbid(unsafe_code)]
+
+pub mod go;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -2,7 +2,6 @@
 
 pub(crate) mod file;
 mod read;
-mod value;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use outrigger_contract as contract;
+use outrigger_contract::go::{boolean, duration};
 
-use super::value::{boolean, duration, list};
 use super::{Descriptors, Drain, File, Limits, Live, MOST_HEADERS, Overrides, Settings, file};
 use crate::access_log::{Format, Policy};
 use crate::application::probes::{Probes, Target};
@@ -362,6 +362,11 @@ impl Reader<'_> {
         }
         config
     }
+}
+
+/// A list of `T`s, separated by commas. No text is no item.
+fn list<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(read).collect()
 }
 
 /// The pod's labels: from the downward API's file where a pod mounts it, else from `ISTIO_METAJSON_LABELS`.
