@@ -184,7 +184,7 @@ pub struct Rule {
 }
 
 /// The truth table: asked in this order, the first rule that answers decides.
-pub const RULES: &[Rule] = &[
+pub(crate) const RULES: &[Rule] = &[
     Rule { name: "mesh policy off", ask: policy_off },
     Rule { name: "host network", ask: host_network },
     Rule { name: "exempt namespaces", ask: exempt_namespace },

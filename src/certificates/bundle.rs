@@ -62,7 +62,7 @@ impl Bundle {
 
     /// Those that have not expired at `now`, in Unix seconds. One that is not valid yet stays.
     #[must_use]
-    pub fn unexpired(&self, now: i64) -> Self {
+    pub(crate) fn unexpired(&self, now: i64) -> Self {
         let good =
             |certificate: &&CertificateDer| facts(certificate).is_ok_and(|facts| facts.not_after > now);
         Self(self.0.iter().filter(good).cloned().collect())

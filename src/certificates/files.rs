@@ -112,7 +112,7 @@ impl Files {
 }
 
 /// Says in log and metrics which certificate is served from now on; `place` is where it comes from.
-pub fn announce(place: &str, facts: &Facts, metrics: &Metrics) {
+pub(crate) fn announce(place: &str, facts: &Facts, metrics: &Metrics) {
     let until = written_date(facts.not_after);
     metrics.certificate_expiry.set(facts.not_after as f64);
     tracing::info!(certificate = place, names = %facts.names.join(", "), until, "serving certificate");

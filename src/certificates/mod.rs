@@ -8,7 +8,7 @@ mod files;
 mod made;
 mod peer;
 mod request;
-pub mod rotation;
+pub(crate) mod rotation;
 
 use std::sync::Arc;
 
@@ -19,10 +19,11 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 pub use bundle::Bundle;
 pub use facts::{Facts, facts, unix_now, written_date};
-pub use files::{Files, Problem, announce};
+pub(crate) use files::announce;
+pub use files::{Files, Problem};
 pub use made::{Error, Made, make};
-pub use peer::peer;
-pub use request::{Request, key, request};
+pub(crate) use peer::peer;
+pub(crate) use request::{Request, key, request};
 
 /// The certificate that is served; `None` where there is none yet.
 pub type Served = Option<Arc<ServerConfig>>;

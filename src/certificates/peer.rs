@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 /// The leaf, in DER, that the server at the other end of `stream` has the key of; `None` where there is no handshake.
 /// Nothing is trusted by this: the caller compares.
-pub async fn peer(stream: TcpStream) -> Option<Vec<u8>> {
+pub(crate) async fn peer(stream: TcpStream) -> Option<Vec<u8>> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Anyone(provider.signature_verification_algorithms));
     let config = ClientConfig::builder_with_provider(provider)

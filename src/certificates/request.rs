@@ -7,7 +7,7 @@ use super::made::{Error, leaf};
 
 /// What a signer is asked.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The request, PEM.
     pub pem: String,
     /// Ten hexadecimal digits, the same for the same key.
@@ -18,7 +18,7 @@ pub struct Request {
 ///
 /// # Errors
 /// There is no randomness.
-pub fn key() -> Result<String, Error> {
+pub(crate) fn key() -> Result<String, Error> {
     Ok(KeyPair::generate()?.serialize_pem())
 }
 
@@ -26,7 +26,7 @@ pub fn key() -> Result<String, Error> {
 ///
 /// # Errors
 /// A name that is none; a key that cannot be read.
-pub fn request(names: &[String], key: &str) -> Result<Request, Error> {
+pub(crate) fn request(names: &[String], key: &str) -> Result<Request, Error> {
     let key = KeyPair::from_pem(key)?;
     let params: CertificateParams = leaf(names)?;
     let digest = digest::digest(&digest::SHA256, key.der_bytes());

@@ -16,11 +16,11 @@
 use super::{Bundle, Facts, Identity, Made};
 
 /// How long a certificate is good for, in days. The next one is made when two thirds are over.
-pub const LIFE_DAYS: u32 = 90;
+pub(crate) const LIFE_DAYS: u32 = 90;
 
 /// A leaf and its key, as PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// The chain, the leaf first.
     pub certificate: String,
     /// The leaf's private key.
@@ -29,7 +29,7 @@ pub struct Pair {
 
 impl Pair {
     /// When it expires, in Unix seconds; `None` where it cannot be read.
-    pub fn not_after(&self) -> Option<i64> {
+    pub(crate) fn not_after(&self) -> Option<i64> {
         let identity = Identity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).ok()?;
         identity.facts().ok().map(|facts| facts.not_after)
     }
@@ -37,7 +37,7 @@ impl Pair {
 
 /// What is kept of certificates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// What replicas serve.
     pub served: Option<Pair>,
     /// What they will serve once its CA is trusted.
@@ -53,7 +53,7 @@ pub struct Kept {
 impl Kept {
     /// This, with a new pair to serve next.
     #[must_use]
-    pub fn with_next(mut self, made: Made) -> Self {
+    pub(crate) fn with_next(mut self, made: Made) -> Self {
         self.trusted = Bundle::from_pem(made.ca.as_bytes()).and(&self.trusted);
         self.next = Some(Pair { certificate: made.certificate, key: made.key });
         (self.requested, self.asked) = (None, false);
@@ -63,7 +63,7 @@ impl Kept {
 
 /// What is so elsewhere.
 #[derive(Debug, Clone)]
-pub struct World<'a> {
+pub(crate) struct World<'a> {
     /// The time of the API server, in Unix seconds.
     pub now: i64,
     /// The names that the certificate must be good for.
@@ -78,7 +78,7 @@ pub struct World<'a> {
 
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Make a pair, or have it signed, and keep this [with it](Kept::with_next).
     Make(Kept),
     /// Keep this.
@@ -94,7 +94,7 @@ pub enum Step {
 }
 
 /// The next step.
-pub fn step(kept: &Kept, world: &World) -> Step {
+pub(crate) fn step(kept: &Kept, world: &World) -> Step {
     let now = world.now;
     let trusted = kept.trusted.unexpired(now);
     let bundles = world.bundles.iter().fold(Bundle::default(), |all, bundle| all.and(&bundle.unexpired(now)));

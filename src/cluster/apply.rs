@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Change, Cluster, Error};
 
 /// The owner of the fields that are applied. The caBundle of a registration is never among them.
-pub const FIELD_MANAGER: &str = "outrigger";
+pub(crate) const FIELD_MANAGER: &str = "outrigger";
 /// The owner of fields that `kubectl apply` wrote.
 const KUBECTL: &str = "kubectl-client-side-apply";
 

@@ -45,11 +45,11 @@ use status::{Added, Status};
 use user::User;
 
 /// Annotation with which a pod chooses its templates, comma separated.
-pub const TEMPLATES_ANNOTATION: &str = "inject.istio.io/templates";
+pub(crate) const TEMPLATES_ANNOTATION: &str = "inject.istio.io/templates";
 /// Annotation with which a pod says whether its sidecar is a native one.
-pub const NATIVE_ANNOTATION: &str = "sidecar.istio.io/nativeSidecar";
+pub(crate) const NATIVE_ANNOTATION: &str = "sidecar.istio.io/nativeSidecar";
 /// Annotation with which a pod configures its proxy, over the mesh's default.
-pub const PROXY_CONFIG_ANNOTATION: &str = "proxy.istio.io/config";
+pub(crate) const PROXY_CONFIG_ANNOTATION: &str = "proxy.istio.io/config";
 
 /// What the injector knows about a pod besides the pod.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -68,7 +68,7 @@ pub struct Request<'a> {
 
 /// What injection may ask of a Namespace, out of its `metadata`, for [`Request::namespace_metadata`]: labels, and the
 /// annotations of a platform. What else stands there, such as what `kubectl apply` leaves, is not worth its memory.
-pub fn of_namespace(metadata: &Value) -> Value {
+pub(crate) fn of_namespace(metadata: &Value) -> Value {
     let annotations = metadata["annotations"].as_object().into_iter().flatten();
     let annotations: Map<String, Value> = annotations
         .filter(|(key, _)| user::NAMESPACE_ANNOTATIONS.contains(&key.as_str()))

@@ -98,7 +98,7 @@ impl Patched {
     }
 
     /// What the pod's name will begin with; empty where it has no `generateName`.
-    pub fn generate_name(&self) -> &str {
+    pub(crate) fn generate_name(&self) -> &str {
         &self.made.generate_name
     }
 

@@ -31,11 +31,12 @@ pub use names::Names;
 pub use parts::{Part, Repair};
 pub use removal::{removal, tags_of};
 pub use sidecars::Sidecars;
-pub use tag::{TAG_LABEL, Tag};
-pub use trial_pod::{TrialPod, trial_pod, verify};
+pub use tag::Tag;
+pub(crate) use trial_pod::trial_pod;
+pub use trial_pod::{TrialPod, verify};
 
 /// Label of every object that belongs to an installation.
-pub const PART_OF_LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "outrigger");
+pub(crate) const PART_OF_LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "outrigger");
 /// The revision of an installation that names none.
 pub const DEFAULT_REVISION: &str = "default";
 

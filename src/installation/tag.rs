@@ -10,7 +10,7 @@ use super::removal::identity;
 use super::{DEFAULT_REVISION, Error, Names, Object};
 
 /// Label of a tag's registration, as in Istio.
-pub const TAG_LABEL: &str = "istio.io/tag";
+pub(crate) const TAG_LABEL: &str = "istio.io/tag";
 /// The longest value of a label.
 const LONGEST: usize = 63;
 

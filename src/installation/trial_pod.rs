@@ -33,7 +33,7 @@ impl TrialPod {
 }
 
 /// A pod to send by dry run, with these labels.
-pub fn trial_pod(labels: &Value) -> Value {
+pub(crate) fn trial_pod(labels: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"generateName": "outrigger-trial-", "labels": labels},

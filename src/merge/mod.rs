@@ -39,7 +39,7 @@ pub fn pod(pod: &mut Value, overlay: Value) -> Result<(), Error> {
 
 /// Puts a pod's own container over an injected one: what it says wins, by the same keys. It is no overlay: null says
 /// nothing, and directives mean nothing, so that an author cannot take away what was injected.
-pub fn own_container(injected: &mut Value, own: &Value) {
+pub(crate) fn own_container(injected: &mut Value, own: &Value) {
     keep(injected, own, schema::CONTAINER);
 }
 
@@ -222,7 +222,7 @@ fn clean(value: Value, path: &Path) -> Result<Value, Error> {
 }
 
 /// Whether there is nothing to clean, as in most of what a template renders: merged into nothing, it is the same.
-pub fn is_clean(value: &Value) -> bool {
+pub(crate) fn is_clean(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
             fields.iter().all(|(key, value)| !key.starts_with('$') && !value.is_null() && is_clean(value))

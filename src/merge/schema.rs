@@ -23,7 +23,7 @@ use Kind::{List, Object, Set};
 const PLAIN: Type = &[];
 
 /// `Container`.
-pub const CONTAINER: Type = &[
+pub(crate) const CONTAINER: Type = &[
     ("env", List("name", PLAIN)),
     ("ports", List("containerPort", PLAIN)),
     ("volumeDevices", List("devicePath", PLAIN)),

@@ -5,13 +5,13 @@
 //! promises the very same pods, the pod is taken back from what Istio leaves behind ([`istio`]).
 
 mod istio;
-pub mod undo;
+mod undo;
 
 use outrigger_contract::STATUS_ANNOTATION;
 use serde_json::{Map, Value};
 
 /// Field of the status annotation that holds the record.
-pub const UNDO: &str = "undo";
+pub(crate) const UNDO: &str = "undo";
 
 /// The pod before it was injected; `None` where it carries no injection.
 pub fn uninject(pod: &Value) -> Option<Value> {
@@ -19,7 +19,7 @@ pub fn uninject(pod: &Value) -> Option<Value> {
 }
 
 /// The pod before it was injected, by the record that injection left; `None` where there is none.
-pub fn recorded(pod: &Value) -> Option<Value> {
+pub(crate) fn recorded(pod: &Value) -> Option<Value> {
     let status: Value = serde_json::from_str(status(pod)?).ok()?;
     let record = status.get(UNDO)?;
     let mut before = pod.clone();
@@ -30,7 +30,7 @@ pub fn recorded(pod: &Value) -> Option<Value> {
 
 /// Leaves the record in the status annotation of an injected pod; `sent` is the pod as it came. A pod that came
 /// with an injection of another's, which left no record, gets none.
-pub fn leave_record(sent: &Value, injected: &mut Value) {
+pub(crate) fn leave_record(sent: &Value, injected: &mut Value) {
     let original = recorded(sent);
     let before = match (&original, status(sent)) {
         (Some(original), _) => original,

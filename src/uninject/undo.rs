@@ -26,12 +26,12 @@ const ORDER: &str = "#";
 const HANDLERS: [&str; 4] = ["exec", "grpc", "httpGet", "tcpSocket"];
 
 /// The record that leads from `after` to `before`, two pods.
-pub fn record(before: &Value, after: &Value) -> Value {
+pub(crate) fn record(before: &Value, after: &Value) -> Value {
     changes(before, after, Shape::Object(schema::POD)).unwrap_or_else(|| json!({}))
 }
 
 /// Undoes what a record of [`record`] says. What is not there any more, or has another shape, is left alone.
-pub fn apply(pod: &mut Value, record: &Value) {
+pub(crate) fn apply(pod: &mut Value, record: &Value) {
     undo(pod, record, Shape::Object(schema::POD));
 }
 
