@@ -43,11 +43,14 @@ pub(crate) struct Settings {
     pub patience: Duration,
 }
 
-/// The servers that `resolv.conf` names (resolv.conf(5)).
+/// The servers that `resolv.conf` names (resolv.conf(5)); what stands behind an address is not read.
 pub(crate) fn servers(text: &str) -> Vec<SocketAddr> {
-    let lines = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
-    let names = lines.filter(|(word, _)| *word == "nameserver").map(|(_, rest)| rest.trim());
-    names.filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, 53))).collect()
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = (words.next()? == "nameserver").then(|| words.next()).flatten()?;
+        Some(SocketAddr::new(address.parse().ok()?, 53))
+    };
+    text.lines().filter_map(server).collect()
 }
 
 /// Binds UDP and TCP on loopback and serves both until the program ends. Must run on a local runtime.
@@ -273,7 +276,7 @@ mod tests {
 
     #[test]
     fn servers_are_read_from_resolv_conf() {
-        let text = "# comment\nsearch ns.svc.cluster.local\nnameserver 10.96.0.10\nnameserver\tfd00::a\nnameserver x\noptions ndots:5\n";
+        let text = "# comment\nsearch ns.svc.cluster.local\nnameserver 10.96.0.10\nnameserver\tfd00::a  # of the node\nnameserver x\noptions ndots:5\n";
         let expected: Vec<SocketAddr> =
             vec!["10.96.0.10:53".parse().unwrap(), "[fd00::a]:53".parse().unwrap()];
         assert_eq!(servers(text), expected);

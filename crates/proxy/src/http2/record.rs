@@ -184,9 +184,6 @@ impl Drop for Record {
             host: host.into(),
         };
         captured.shared.shard.requests.series(key).add(duration, self.received.get(), self.sent.get());
-        let bytes = |value: &Option<HeaderValue>| {
-            value.as_ref().map(|value| value.as_bytes().to_vec()).unwrap_or_default()
-        };
         if let (Some(span), Some(tracer)) = (self.span, &captured.shared.tracer) {
             tracer.end(span, || Ended {
                 span,
@@ -199,7 +196,7 @@ impl Drop for Record {
                 protocol: "HTTP/2",
                 code: self.code.get(),
                 flag,
-                request_id: String::from_utf8_lossy(&bytes(&self.request_id)).into_owned(),
+                request_id: String::from_utf8_lossy(bytes(self.request_id.as_ref())).into_owned(),
                 peer: captured.peer,
             });
         }
@@ -214,15 +211,19 @@ impl Drop for Record {
             sent: self.sent.get(),
             duration,
             service_time: self.service_time.get(),
-            forwarded_for: &bytes(&self.forwarded_for),
-            user_agent: &bytes(&self.user_agent),
-            request_id: &bytes(&self.request_id),
+            forwarded_for: bytes(self.forwarded_for.as_ref()),
+            user_agent: bytes(self.user_agent.as_ref()),
+            request_id: bytes(self.request_id.as_ref()),
             authority: host,
             server_name: "",
             upstream: captured.route.address,
             peer: captured.peer,
         });
     }
+}
+
+fn bytes(value: Option<&HeaderValue>) -> &[u8] {
+    value.map(HeaderValue::as_bytes).unwrap_or_default()
 }
 
 fn host(uri: &Uri) -> &str {
