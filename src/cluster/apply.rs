@@ -91,18 +91,24 @@ impl Cluster {
     }
 }
 
-/// Where an object is. Its kind must be one whose plural is regular, as those of all manifests are.
+/// Where an object is.
 pub fn path(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (version, kind, metadata) = (text(&object["apiVersion"]), text(&object["kind"]), &object["metadata"]);
+    let metadata = &object["metadata"];
+    let (version, kind, name) = (text(&object["apiVersion"]), text(&object["kind"]), text(&metadata["name"]));
+    path_of(&version, &kind, metadata["namespace"].as_str(), &name)
+}
+
+/// Where the object of this name is. Its kind must be one whose plural is regular, as those of all manifests are, and of
+/// all workloads.
+pub(super) fn path_of(version: &str, kind: &str, namespace: Option<&str>, name: &str) -> String {
     let group = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
     let kind = kind.to_lowercase();
     let plural = match kind.strip_suffix('y') {
         Some(stem) => format!("{stem}ies"),
         None => format!("{kind}s"),
     };
-    let name = text(&metadata["name"]);
-    match metadata["namespace"].as_str() {
+    match namespace {
         Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}/{name}"),
         None => format!("{group}/{plural}/{name}"),
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Change, Error, Installation, Signer, replicas, watches};
+use super::{Change, Error, Installation, REGISTRATIONS, Signer, replicas, watches};
 use crate::certificates::rotation::{self, Kept, LIFE_DAYS, Pair, Step, World};
 use crate::certificates::{self, Bundle, make, written_date};
 use crate::telemetry::Metrics;
@@ -30,9 +30,6 @@ const REST: Duration = Duration::from_secs(60);
 
 /// The annotation of the Secret by which somebody asks for the next certificate; `outrigger certs rotate` writes it.
 pub const ROTATE_ANNOTATION: &str = "outrigger.dev/rotate";
-
-/// The list of registrations.
-const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 
 /// What goes wrong with a step.
 #[derive(Debug, thiserror::Error)]

@@ -39,6 +39,8 @@ pub use signer::Signer;
 pub use survey::survey;
 pub use wanting::wanting;
 
+/// All registrations of mutating webhooks.
+const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 /// How long an answer may take: by then API servers have given a request up themselves (`--request-timeout`).
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -6,6 +6,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::apply::path_of;
 use super::{Change, Cluster, Error};
 use crate::installation::rollout::rollout;
 use crate::settings::Selector;
@@ -19,14 +20,9 @@ const AGAIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// Where a workload is, if it is of a kind whose pods are replaced one after the other when its template changes.
 fn path(workload: &Workload) -> Option<String> {
-    let plural = match workload.kind.as_str() {
-        "Deployment" => "deployments",
-        "StatefulSet" => "statefulsets",
-        "DaemonSet" => "daemonsets",
-        _ => return None,
-    };
-    let Workload { namespace, name, .. } = workload;
-    Some(format!("/apis/apps/v1/namespaces/{namespace}/{plural}/{name}"))
+    let Workload { kind, namespace, name, .. } = workload;
+    let replaced = ["Deployment", "StatefulSet", "DaemonSet"].contains(&kind.as_str());
+    replaced.then(|| path_of("apps/v1", kind, Some(namespace), name))
 }
 
 /// Why a workload is not restarted.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::apply::path_of;
 use super::{Cluster, Error};
 
 /// A pod and what is around it, as objects with kind and API version.
@@ -17,6 +18,17 @@ pub struct Running {
     pub services: Vec<Value>,
 }
 
+/// The kinds of owners that are workloads.
+const WORKLOADS: [&str; 8] = [
+    "ReplicaSet",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "ReplicationController",
+    "DeploymentConfig",
+];
 /// Owners that are looked for above one another: a Job and its CronJob, and no cycle.
 const MOST_OWNERS: usize = 4;
 
@@ -65,23 +77,10 @@ fn controller(object: &Value, namespace: &str) -> Option<Place> {
     let reference = references.iter().find(|reference| reference["controller"] == true)?;
     let text = |field: &str| reference[field].as_str();
     let (api_version, kind, name) = (text("apiVersion")?, text("kind")?, text("name")?);
-    let plural = match kind {
-        "ReplicaSet"
-        | "Deployment"
-        | "StatefulSet"
-        | "DaemonSet"
-        | "Job"
-        | "CronJob"
-        | "ReplicationController"
-        | "DeploymentConfig" => format!("{}s", kind.to_lowercase()),
-        _ => return None,
-    };
-    let group = if api_version.contains('/') {
-        format!("/apis/{api_version}")
-    } else {
-        format!("/api/{api_version}")
-    };
-    let path = format!("{group}/namespaces/{namespace}/{plural}/{name}");
+    if !WORKLOADS.contains(&kind) {
+        return None;
+    }
+    let path = path_of(api_version, kind, Some(namespace), name);
     Some(Place { api_version: api_version.to_owned(), kind: kind.to_owned(), path })
 }
 

@@ -3,7 +3,7 @@
 use outrigger_contract::INJECT_KEY;
 use serde_json::{Value, json};
 
-use super::{Cluster, Error};
+use super::{Cluster, Error, REGISTRATIONS};
 use crate::certificates::unix_now;
 use crate::diagnosis::{Asked, Facts, asks};
 use crate::installation::{Names, TrialPod, tags_of, trial_pod};
@@ -41,7 +41,7 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
         Err(error) => Err(error.to_string()),
     };
     let own = format!("/api/v1/namespaces/{namespace}");
-    let registrations = list("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations").await;
+    let registrations = list(REGISTRATIONS).await;
     let namespaces = list("/api/v1/namespaces").await;
     let deployment = one(format!("/apis/apps/v1/namespaces/{namespace}/deployments/{}", names.name)).await;
     let settings = one(format!("{own}/configmaps/{}", names.name)).await;

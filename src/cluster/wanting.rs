@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::Cluster;
+use super::{Cluster, REGISTRATIONS};
 use crate::diagnosis::asks;
 use crate::injection::{Injector, of_namespace};
 use crate::installation::{Names, tags_of};
@@ -27,7 +27,7 @@ pub async fn wanting(
     let settings = Settings::parse(text, &format!("ConfigMap {namespace}/{name}, config.yaml"));
     let injector = Injector::new(settings.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     let list = async |path: &str| cluster.list(path).await.map_err(|e| e.to_string());
-    let registrations = list("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations").await?;
+    let registrations = list(REGISTRATIONS).await?;
     let tags = tags_of(&registrations, names);
     let mut found = Vec::new();
     for around in list("/api/v1/namespaces").await?.iter().filter(|around| asks(around, names, &tags)) {
