@@ -8,28 +8,11 @@ use crate::connections;
 use crate::error::{Failure, Outcome};
 use crate::iptables::{Flavour, Iptables, legacy_tables};
 use crate::log::Log;
-use crate::nftables::{Change, Nftables};
+use crate::manner::{Change, Manner};
+use crate::nftables::Nftables;
 use crate::options::{Backend, Options};
 use crate::rules::RuleSet;
 use crate::values::{Families, Family};
-
-/// How rules are applied.
-pub(crate) struct Manner<'a> {
-    /// Write them even if they are there.
-    pub(crate) force: bool,
-    /// Replace other rules of ours; otherwise they are an error.
-    pub(crate) repair: bool,
-    /// Change nothing: that the rules are not there is an error.
-    pub(crate) look: bool,
-    /// Called before the first rules of ours come into a namespace that has none.
-    pub(crate) before_first: &'a dyn Fn(),
-}
-
-impl Manner<'_> {
-    pub(crate) const PLAIN: Manner<'static> =
-        Manner { force: false, repair: true, look: false, before_first: &|| () };
-    const LOOK: Manner<'static> = Manner { look: true, ..Manner::PLAIN };
-}
 
 /// Makes the kernel hold `rules` and nothing else of ours, and says by which back end and with what change.
 pub(crate) fn apply(rules: &RuleSet, options: &Options, log: Log) -> Outcome<(Backend, Change)> {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::flags::{Flag, Takes};
+use crate::front_end::FrontEnd;
 use crate::options::SHARED_FLAGS;
-use crate::run::FrontEnd;
 use crate::{cni, istio, linkerd, machine, prepare_proxy};
 
 const HEAD: &str = "\

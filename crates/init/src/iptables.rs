@@ -5,13 +5,13 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::backend::Manner;
 use crate::error::{Outcome, failed};
 use crate::iptables_text::{Found, Part, endings, parse, restore, wanted};
 use crate::kernel_file::read_small;
 use crate::legacy;
-use crate::nftables::{Change, Endings, Nftables};
-use crate::rules::{RuleSet, TableKind, chain};
+use crate::manner::{Change, Manner};
+use crate::nftables::Nftables;
+use crate::rules::{Endings, RuleSet, TableKind, chain};
 use crate::tool::Running;
 use crate::values::{Families, Family};
 

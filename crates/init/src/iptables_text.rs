@@ -1,8 +1,7 @@
 //! Rules as iptables-restore reads them and iptables-save prints them. A rule is compared by its clauses in an
 //! order that does not depend on who printed it.
 
-use crate::nftables::Endings;
-use crate::rules::{Action, Match, Protocol, Rule, RuleSet, State, Table, TableKind, chain};
+use crate::rules::{Action, Endings, Match, Protocol, Rule, RuleSet, State, Table, TableKind, chain};
 use crate::values::{self, Family, Ports};
 
 const ANY_MARK: &str = "0xffffffff";

@@ -10,8 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
-use crate::nftables::Endings;
-use crate::rules::chain;
+use crate::rules::{Endings, chain};
 use crate::values::Family;
 
 const GET_INFO: c_int = 64;

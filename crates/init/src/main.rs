@@ -26,6 +26,7 @@ mod error;
 mod expression;
 mod facts;
 mod flags;
+mod front_end;
 mod help;
 mod iptables;
 mod iptables_text;
@@ -35,6 +36,7 @@ mod legacy;
 mod linkerd;
 mod log;
 mod machine;
+mod manner;
 // A library leaves memory to whom it is part of.
 #[cfg(not(feature = "fuzzing"))]
 mod memory;

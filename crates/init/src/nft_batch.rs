@@ -5,8 +5,7 @@ use rustix::io::Errno;
 use crate::error::Failure;
 use crate::expression::Expression;
 use crate::netlink::{APPEND, CREATE, Messages, Refusal};
-use crate::nft_tables::{Chain, Tabled};
-use crate::nftables::{ANY, Leftover, Observed, SUBSYSTEM, header};
+use crate::nft_tables::{ANY, Chain, Leftover, Observed, SUBSYSTEM, Tabled, header};
 
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;

@@ -2,7 +2,38 @@
 //! kernel lists them.
 
 use crate::expression::{ACCEPT, Expression, chain_name, expressions};
-use crate::rules::{Action, Hook, Rule, RuleSet, Table, TableKind};
+use crate::rules::{Action, Endings, Hook, Rule, RuleSet, Table, TableKind};
+
+/// nftables' part of netfilter's message types.
+pub(crate) const SUBSYSTEM: u16 = 10 << 8;
+
+/// No family in particular.
+pub(crate) const ANY: u8 = 0;
+
+/// The header of nftables' messages.
+pub(crate) fn header(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
+}
+
+/// What iptables-nft left of ours in one of its tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    pub(crate) family: u8,
+    pub(crate) table: String,
+    pub(crate) chains: Vec<String>,
+    /// Chain and handle of rules elsewhere that jump to `chains`.
+    pub(crate) jumps: Vec<(String, Vec<u8>)>,
+    /// How each of our rules and of those jumps ends, by chain and in order.
+    pub(crate) endings: Endings,
+}
+
+/// What the kernel holds of ours.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) generation: u32,
+    pub(crate) tables: Vec<Tabled>,
+    pub(crate) leftovers: Vec<Leftover>,
+}
 
 /// The number of the family for both IP versions.
 pub(crate) const INET: u8 = 1;

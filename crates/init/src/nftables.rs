@@ -8,65 +8,30 @@
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
-use crate::backend::Manner;
 use crate::error::{Failure, Outcome};
 use crate::expression::{Expression, read_list};
+use crate::manner::{Change, Manner};
 use crate::netlink::{DUMP, Messages, Socket, attribute, number, text};
 use crate::nft_batch::{Batch, failure};
-use crate::nft_tables::{Base, Chain, INET, Tabled, first_difference, is_ours, wanted};
-use crate::rules::{RuleSet, TableKind, chain};
+use crate::nft_tables::{
+    ANY, Base, Chain, INET, Leftover, Observed, SUBSYSTEM, Tabled, first_difference, header, is_ours, wanted,
+};
+use crate::rules::{Endings, RuleSet, TableKind, chain};
 use crate::values::{Families, Family};
 
-/// nftables' part of netfilter's message types.
-pub(crate) const SUBSYSTEM: u16 = 10 << 8;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 
-/// No family in particular.
-pub(crate) const ANY: u8 = 0;
 /// How often a batch is made anew when somebody else changed the rules meanwhile.
 const ATTEMPTS: usize = 20;
-
-/// What iptables-nft left of ours in one of its tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Leftover {
-    pub(crate) family: u8,
-    pub(crate) table: String,
-    pub(crate) chains: Vec<String>,
-    /// Chain and handle of rules elsewhere that jump to `chains`.
-    pub(crate) jumps: Vec<(String, Vec<u8>)>,
-    /// How each of our rules and of those jumps ends, by chain and in order.
-    pub(crate) endings: Endings,
-}
-
-/// Chains with the ways in which their rules end.
-pub(crate) type Endings = Vec<(String, Vec<String>)>;
-
-/// What the kernel holds of ours.
-#[derive(Debug)]
-pub(crate) struct Observed {
-    pub(crate) generation: u32,
-    pub(crate) tables: Vec<Tabled>,
-    pub(crate) leftovers: Vec<Leftover>,
-}
 
 /// Whether there are tables of ours, and in which families iptables-nft holds chains of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holdings {
     pub(crate) own: bool,
     pub(crate) iptables: Families,
-}
-
-/// What applying came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// The rules were there already.
-    None,
-    Made,
-    /// Other rules of ours were replaced.
-    Replaced,
 }
 
 /// A conversation with the kernel about this namespace's rules.
@@ -237,11 +202,6 @@ impl Nftables {
         observed.tables.sort_by(|a, b| (&a.name, a.family).cmp(&(&b.name, b.family)));
         Ok(observed)
     }
-}
-
-/// The header of nftables' messages.
-pub(crate) fn header(family: u8) -> [u8; 4] {
-    [family, 0, 0, 0]
 }
 
 /// What follows nftables' own header.

@@ -49,6 +49,9 @@ impl Hook {
     }
 }
 
+/// Chains with the ways in which their rules end.
+pub(crate) type Endings = Vec<(String, Vec<String>)>;
+
 /// Names of our chains: Istio's own, so that its tools and people's scripts recognise them.
 pub(crate) mod chain {
     pub(crate) const INBOUND: &str = "ISTIO_INBOUND";

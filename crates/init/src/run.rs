@@ -13,9 +13,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::backend;
 use crate::error::{Failure, Outcome, failed};
 use crate::facts;
+use crate::front_end::FrontEnd;
 use crate::help;
 use crate::log::{Log, Value};
-use crate::nftables::Change;
+use crate::manner::Change;
 use crate::options::{Backend, Capture, DryRun, Options, Surroundings, Task};
 use crate::print;
 use crate::routes::Routes;
@@ -105,35 +106,6 @@ pub(crate) fn planned(
 ) -> Outcome<RuleSet> {
     let log = Log { json: options.log_json };
     Ok(rules(&complete(options.capture.clone(), options, surroundings, routes, log)?))
-}
-
-/// Whose command line it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FrontEnd {
-    Istio,
-    Daemonset,
-    ProxyInit,
-    PrepareProxy,
-    Machine,
-    InstallCni,
-}
-
-impl FrontEnd {
-    /// By the first word; without one, by flags that only one of them has.
-    pub(crate) fn of(arguments: &[String]) -> (FrontEnd, &[String]) {
-        let rest = arguments.get(1..).unwrap_or_default();
-        match arguments.first().map(String::as_str) {
-            Some("istio-iptables") => (FrontEnd::Istio, rest),
-            Some("linkerd-init") => (FrontEnd::Daemonset, rest),
-            Some("proxy-init") => (FrontEnd::ProxyInit, rest),
-            Some("prepare-proxy") => (FrontEnd::PrepareProxy, rest),
-            Some("vm") => (FrontEnd::Machine, rest),
-            Some("install-cni") => (FrontEnd::InstallCni, rest),
-            _ if linkerd::is_daemonset(arguments) => (FrontEnd::Daemonset, arguments),
-            _ if linkerd::is_proxy_init(arguments) => (FrontEnd::ProxyInit, arguments),
-            _ => (FrontEnd::Istio, arguments),
-        }
-    }
 }
 
 fn print(text: &str) -> Outcome<()> {
