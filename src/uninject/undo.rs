@@ -11,7 +11,7 @@
 //! | `"": null` in such an object | and take the object or list itself away, if nothing is left in it |
 //! | `"#": [names]` in such an object | and put the items into this order |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -143,12 +143,12 @@ fn is_clear(record: &Map<String, Value>) -> bool {
 
 /// The items with their keys as text; `None` where one has no key, or two have the same.
 fn named<'a>(items: &'a [Value], key: &str) -> Option<Vec<(String, &'a Value)>> {
-    let mut names = HashMap::new();
+    let mut names = HashSet::new();
     items
         .iter()
         .map(|item| {
             let name = name_of(item, key)?;
-            names.insert(name.clone(), ()).is_none().then_some((name, item))
+            names.insert(name.clone()).then_some((name, item))
         })
         .collect()
 }
