@@ -10,7 +10,19 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// A Kubernetes sidecar injector.
 #[derive(Parser)]
-#[command(version, about, long_about = None)]
+#[command(version, about, long_about = None, after_help = "Examples:
+  outrigger serve                                      try the webhook on this machine, without a cluster
+  outrigger inject -f app.yaml | kubectl apply -f -    what the webhook would do, by hand
+  outrigger explain -f app.yaml                        why a pod is, or is not, injected
+  outrigger install --apply                            install it in the cluster of the current context
+  outrigger check                                      is it sound, and if not, what to do
+
+`outrigger COMMAND --help` has examples of each. The book is in docs/; docs/tutorial.md begins it, and
+docs/troubleshoot.md goes from a message to its remedy.
+
+Environment: KUBECONFIG names the kubeconfig, where --kubeconfig does not; NO_COLOR takes colours away.
+
+Exit status: 0 done; 1 something failed, and standard error says what; 2 usage.")]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -50,7 +62,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("outrigger: {message}");
+            eprintln!("error: {message}");
             ExitCode::FAILURE
         }
     }

@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::policy::Reason;
@@ -33,6 +34,9 @@ pub enum LogFormat {
     Json,
 }
 
+const NO_FILTER: &str =
+    "and must be one of error, warn, info, debug, trace, off, or a filter such as warn,outrigger=debug";
+
 /// Starts logging to stderr. `level` is a level, which is meant for our own lines (others' begin at warnings), or
 /// a filter in the syntax of `RUST_LOG`, which comes first where it is set.
 ///
@@ -41,10 +45,14 @@ pub enum LogFormat {
 pub fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => {
-            EnvFilter::try_new(&filter).map_err(|e| format!("RUST_LOG is {filter:?}: {e}"))?
+            EnvFilter::try_new(&filter).map_err(|_| format!("RUST_LOG is {filter:?}, {NO_FILTER}"))?
         }
         _ if level.parse::<Level>().is_ok() => EnvFilter::new(format!("warn,outrigger={level}")),
-        _ => EnvFilter::try_new(level).map_err(|e| format!("--log-level is {level:?}: {e}"))?,
+        // A lone word would be the name of a module, and nothing else would be logged.
+        _ if !level.contains(['=', ',']) && level.parse::<LevelFilter>().is_err() => {
+            return Err(format!("--log-level is {level:?}, {NO_FILTER}"));
+        }
+        _ => EnvFilter::try_new(level).map_err(|_| format!("--log-level is {level:?}, {NO_FILTER}"))?,
     };
     let terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()

@@ -29,8 +29,8 @@ pub struct Facts {
 /// # Errors
 /// It is no X.509 certificate.
 pub fn facts(der: &[u8]) -> Result<Facts, String> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|e| format!("no X.509 certificate: {e}"))?;
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|_| "no X.509 certificate: what is between its BEGIN and END lines is none".to_owned())?;
     let alternatives = certificate.subject_alternative_name().ok().flatten();
     let names = alternatives.map(|names| names.value.general_names.iter().filter_map(name).collect());
     Ok(Facts {

@@ -27,7 +27,7 @@ pub struct Made {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A name is none.
-    #[error("{0:?} is no DNS name and no IP address")]
+    #[error("{0:?} is no DNS name and no IP address; write one such as outrigger.outrigger-system.svc")]
     Name(String),
     /// Anything else.
     #[error("cannot make a certificate: {0}")]
@@ -56,16 +56,23 @@ pub fn make(names: &[String], days: u32, now: i64) -> Result<Made, Error> {
 
 /// A server's certificate, but for its time and who signs it.
 pub(super) fn leaf(names: &[String]) -> Result<CertificateParams, Error> {
-    for name in names {
-        ServerName::try_from(name.strip_prefix("*.").unwrap_or(name))
-            .map_err(|_| Error::Name(name.clone()))?;
-    }
+    names.iter().try_for_each(|text| name(text).map(drop))?;
     let mut leaf = CertificateParams::new(names)?;
     leaf.distinguished_name = called("outrigger");
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(leaf)
+}
+
+/// A name that a certificate can be for: a DNS name, also with `*.` before it, or an IP address.
+///
+/// # Errors
+/// [`Error::Name`].
+pub fn name(text: &str) -> Result<String, Error> {
+    ServerName::try_from(text.strip_prefix("*.").unwrap_or(text))
+        .map_err(|_| Error::Name(text.to_owned()))?;
+    Ok(text.to_owned())
 }
 
 fn called(name: &str) -> DistinguishedName {

@@ -13,7 +13,7 @@ pub(crate) mod rotation;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
@@ -21,7 +21,7 @@ pub use bundle::Bundle;
 pub use facts::{Facts, facts, unix_now, written_date};
 pub(crate) use files::announce;
 pub use files::{Files, Problem};
-pub use made::{Error, Made, make};
+pub use made::{Error, Made, make, name};
 pub(crate) use peer::peer;
 pub(crate) use request::{Request, key, request};
 
@@ -35,24 +35,40 @@ pub struct Identity {
     key: PrivateKeyDer<'static>,
 }
 
+/// The certificates in PEM text, of which there is at least one.
+///
+/// # Errors
+/// There is none, or one is cut off.
+pub fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err("no certificate in PEM form is in it".to_owned()),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(no_pem(&error)),
+    }
+}
+
+fn no_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "it is cut off: a -----BEGIN … line has no -----END … line after it; copy the file again".to_owned()
+        }
+        _ => "it is no PEM: what stands between its -----BEGIN … and -----END … lines cannot be read; copy the file again"
+            .to_owned(),
+    }
+}
+
 impl Identity {
     /// Reads PEM: certificates, the leaf first, and one private key (PKCS#8, PKCS#1 or SEC1).
     ///
     /// # Errors
     /// Which of the two holds nothing usable, and why.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, Unusable> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificates)
-            .collect::<Result<_, _>>()
-            .map_err(|e| Unusable::Certificate(e.to_string()))?;
-        if chain.is_empty() {
-            return Err(Unusable::Certificate("no certificate in PEM form is in it".to_owned()));
-        }
+        let chain = chain(certificates).map_err(Unusable::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
             Unusable::Key(match error {
-                rustls::pki_types::pem::Error::NoItemsFound => {
-                    "no private key in PEM form is in it".to_owned()
-                }
-                other => other.to_string(),
+                pem::Error::NoItemsFound => "no private key in PEM form is in it".to_owned(),
+                other => no_pem(&other),
             })
         })?;
         Ok(Self { chain, key })

@@ -17,17 +17,16 @@ mod signer;
 mod survey;
 mod wanting;
 mod watches;
+mod which;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::Request;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, DATE};
 use axum::http::request::Builder;
 use http_body_util::BodyExt;
+use kube::Client;
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -38,26 +37,18 @@ pub use running::Running;
 pub use signer::Signer;
 pub use survey::survey;
 pub use wanting::wanting;
+pub use which::Which;
 
 /// All registrations of mutating webhooks.
 const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 /// How long an answer may take: by then API servers have given a request up themselves (`--request-timeout`).
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Which cluster, in kubectl's words.
-#[derive(Debug, Clone, Default)]
-pub struct Which {
-    /// The kubeconfig; `None` for the one that kubectl would take.
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in it; `None` for the current one.
-    pub context: Option<String>,
-}
-
 /// Why a cluster cannot be asked, or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No cluster is configured, or its configuration cannot be used.
-    #[error("no cluster to ask: {0}; name one with --kubeconfig and --context")]
+    #[error("no cluster to ask: {0}")]
     Unknown(String),
     /// The API server answers with an error: the object is not there, nobody may see it, it is another one by now.
     #[error("{what}: the API server says: {message}")]
@@ -108,9 +99,9 @@ impl Cluster {
     /// # Errors
     /// [`Error::Unknown`].
     pub async fn find(which: &Which) -> Result<Self, Error> {
-        let config = config(which).await.map_err(Error::Unknown)?;
+        let config = which.config().await.map_err(Error::Unknown)?;
         let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|e| Error::Unknown(e.to_string()))?;
+        let client = which::client(config).map_err(Error::Unknown)?;
         Ok(Self { client, server, namespace })
     }
 
@@ -171,11 +162,11 @@ impl Cluster {
     /// As [`Self::get`].
     async fn get_dated(&self, path: &str) -> Result<(Option<Value>, String), Error> {
         let request = Request::get(path).body(Body::empty()).map_err(|e| self.silent(&e))?;
-        let answer = self.answered(self.client.send(request)).await?.map_err(|e| self.silent(&chain(&e)))?;
+        let answer = self.answered(self.client.send(request)).await?.map_err(|e| self.silent(&cause(&e)))?;
         let (status, date) = (answer.status(), answer.headers().get(DATE));
         let date = date.and_then(|date| date.to_str().ok()).unwrap_or_default().to_owned();
         let body = self.answered(answer.into_body().collect()).await?;
-        let body = body.map_err(|e| self.silent(&chain(&e)))?.to_bytes();
+        let body = body.map_err(|e| self.silent(&cause(&e)))?.to_bytes();
         let value: Value = serde_json::from_slice(&body).unwrap_or_default();
         match status.as_u16() {
             200 => Ok((Some(value), date)),
@@ -247,7 +238,7 @@ impl Cluster {
             kube::Error::Api(status) => {
                 Error::Refused { what: path.to_owned(), code: status.code, message: status.message.clone() }
             }
-            other => self.silent(&chain(other)),
+            other => self.silent(&cause(other)),
         }
     }
 }
@@ -273,29 +264,11 @@ pub enum Change<'a> {
     Apply(&'a Value),
 }
 
-async fn config(which: &Which) -> Result<Config, String> {
-    let options = KubeConfigOptions { context: which.context.clone(), ..KubeConfigOptions::default() };
-    match (&which.kubeconfig, &which.context) {
-        (Some(file), _) => {
-            let kubeconfig =
-                Kubeconfig::read_from(file).map_err(|e| format!("{}: {}", file.display(), chain(&e)))?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| chain(&e))
-        }
-        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|e| chain(&e)),
-        (None, None) => Config::infer().await.map_err(|e| chain(&e)),
+/// The last of an error's causes: what the system, or the other side, said. Those before it name the layers of a library.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(error) = last.source() {
+        last = error;
     }
-}
-
-/// An error with its causes, which tell what to do.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text += &format!(": {more}");
-        }
-        cause = error.source();
-    }
-    text
+    last.to_string()
 }

@@ -11,6 +11,7 @@ use outrigger::installation::{DEFAULT_REVISION, Names};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 use serde_json::json;
 
+use super::arguments;
 use super::cluster::ClusterFlags;
 use super::inject::injector;
 use super::output;
@@ -38,15 +39,15 @@ use super::settings::SettingsFlags;
 Exit status: 0 nothing failed, nothing breaks; 1 something did, could not be seen, or the pack cannot be loaded; 2 usage.")]
 pub(crate) struct Check {
     /// For people, or for programs
-    #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
     #[command(flatten)]
     cluster: ClusterFlags,
     /// Namespace of the installation
-    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE, help_heading = "Cluster")]
+    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE, value_parser = arguments::namespace, help_heading = "Cluster")]
     namespace: String,
     /// Look again until nothing fails, for so long
-    #[arg(long, value_name = "SECONDS", help_heading = "Cluster", conflicts_with = "packs")]
+    #[arg(long, value_name = "SECONDS", value_parser = arguments::number::<u64>(0..=arguments::YEAR), help_heading = "Cluster", conflicts_with = "packs")]
     wait: Option<u64>,
     #[command(flatten)]
     settings: SettingsFlags,

@@ -51,7 +51,7 @@ impl ClusterFlags {
         let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
         let which = Which { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
         let answer = runtime.block_on(async { question(&Cluster::find(&which).await?).await });
-        answer.map_err(|e| e.to_string())
+        answer.map_err(said)
     }
 
     /// Reads a pod, `NAME` or `pod/NAME`, in a namespace or in the context's.
@@ -64,11 +64,21 @@ impl ClusterFlags {
         let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
         runtime.block_on(async {
             let which = Which { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
-            let cluster = Cluster::find(&which).await.map_err(|e| e.to_string())?;
+            let cluster = Cluster::find(&which).await.map_err(said)?;
             let namespace = namespace.unwrap_or(&cluster.namespace);
-            let running = Running::read(&cluster, namespace, name).await.map_err(|e| e.to_string())?;
+            let running = Running::read(&cluster, namespace, name).await.map_err(said)?;
             Ok(Found { running, settings: settings(&cluster).await?, place: cluster.to_string() })
         })
+    }
+}
+
+/// An error, with what whoever typed the command may do.
+fn said(error: outrigger::cluster::Error) -> String {
+    match error {
+        outrigger::cluster::Error::Silent { .. } => {
+            format!("{error}; see that this cluster runs, or name another with --kubeconfig or --context")
+        }
+        error => error.to_string(),
     }
 }
 

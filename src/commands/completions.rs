@@ -6,7 +6,12 @@ use super::output;
 
 /// Print a script that completes `outrigger` commands in a shell.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "For bash, in ~/.bashrc:  source <(outrigger completions bash)")]
+#[command(after_help = "For a shell that is open, or in its start-up file:
+  source <(outrigger completions bash)
+  source <(outrigger completions zsh)
+  outrigger completions fish | source
+
+For zsh, compinit comes first:  autoload -U compinit && compinit")]
 pub(crate) struct Completions {
     /// The shell
     shell: Shell,

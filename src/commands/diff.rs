@@ -32,7 +32,7 @@ pub(crate) struct Diff {
     #[command(flatten)]
     manifests: ManifestFlags,
     /// For people, or for programs: an array with a JSON patch (RFC 6902) for each document that changes
-    #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
     #[command(flatten)]
     settings: SettingsFlags,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use outrigger::injection::Injector;
 use outrigger::manifest::Object;
 use outrigger::mistakes;
@@ -24,7 +24,8 @@ use super::settings::SettingsFlags;
 /// For manifests (-f), or for a pod that runs: with its namespace, its owners and the Services that select it, under
 /// the settings of the installation in its cluster unless --config names others.
 #[derive(Debug, Args)]
-#[command(mut_arg("filenames", |arg| arg.required(false).required_unless_present("pod").conflicts_with("pod")))]
+#[command(mut_arg("filenames", |arg| arg.required(false)))]
+#[command(group = ArgGroup::new("what").args(["pod", "filenames"]).required(true))]
 #[command(after_help = "Examples:
   outrigger explain web-5d4f8-x7k2p -n shop
   outrigger explain -f app.yaml
@@ -40,7 +41,7 @@ pub(crate) struct Explain {
     #[command(flatten)]
     cluster: ClusterFlags,
     /// For people, or for programs: an array with one element for each workload, in order
-    #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
     /// Also say where every injected field comes from: which annotation, which value, which default
     #[arg(long, help_heading = "Output")]
@@ -120,7 +121,7 @@ impl Explain {
             report.warning(found.no_settings());
         }
         let settings = self.settings.settings_over(|| installed.cloned().unwrap_or_default())?;
-        let injector = injector_of(settings, report)?;
+        let injector = injector_of(&self.settings, settings, report)?;
         let (streams, failures) = match &running {
             Some(found) => (vec![Stream::of_objects(&found.place, &found.running.objects())], Vec::new()),
             None => self.manifests.read(),
@@ -146,6 +147,11 @@ impl Explain {
                 Ok(explanation) => explanations.extend(explanation),
                 Err(failure) => report.failure(failure),
             }
+        }
+        if explanations.is_empty() && !report.has_failures() {
+            report.warning(
+                "no workload is in what was read; kinds with pods are explained, such as Deployment and Pod",
+            );
         }
         if let Some(found) = &running {
             explanations = of_running(explanations, &found.running.pod);

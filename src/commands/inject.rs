@@ -56,12 +56,16 @@ impl Inject {
 
 /// The injector that the flags ask for; what is odd about its settings is reported.
 pub(crate) fn injector(flags: &SettingsFlags, report: &mut Report) -> Result<Injector, String> {
-    injector_of(flags.settings()?, report)
+    injector_of(flags, flags.settings()?, report)
 }
 
-/// The injector of settings; what is odd about them is reported.
-pub(crate) fn injector_of(settings: Settings, report: &mut Report) -> Result<Injector, String> {
-    let injector = Injector::new(settings).map_err(|e| e.to_string())?;
+/// The injector of settings that `flags` had a part in; what is odd about them is reported.
+pub(crate) fn injector_of(
+    flags: &SettingsFlags,
+    settings: Settings,
+    report: &mut Report,
+) -> Result<Injector, String> {
+    let injector = flags.injector(settings)?;
     injector.warnings().into_iter().for_each(|warning| report.warning(warning));
     Ok(injector)
 }

@@ -10,6 +10,7 @@ use outrigger::installation::{self, DEFAULT_REVISION, Names, Object, Options, Pa
 use outrigger::settings::{INSTALLATION_NAMESPACE, KubernetesVersion};
 
 use super::apply::Apply;
+use super::arguments;
 use super::cluster::ClusterFlags;
 use super::output;
 use super::report::DIM;
@@ -26,15 +27,15 @@ use super::report::DIM;
   outrigger install --revision canary --config canary.yaml --dry-run=server
   outrigger install --tag prod --revision canary --apply
 
-Exit status: 0 done; 1 an option cannot be used, something could not be applied, or no pod comes back injected; 2 usage.")]
+Exit status: 0 done; 1 options do not go together, something could not be applied, or no pod comes back injected; 2 usage.")]
 pub(crate) struct Install {
     #[command(flatten)]
     which: InstallationFlags,
     /// Where the three images come from [default: localhost, from no registry but from images/build]
-    #[arg(long, value_name = "HOST/PATH", conflicts_with = "tag")]
+    #[arg(long, value_name = "HOST/PATH", value_parser = arguments::registry, conflicts_with = "tag")]
     registry: Option<String>,
     /// Replicas of the webhook; with hpa the fewest [default: 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "tag")]
+    #[arg(long, value_name = "N", value_parser = arguments::number::<u32>(1..=1000), conflicts_with = "tag")]
     replicas: Option<u32>,
     /// The settings (InjectorConfig) to put into the ConfigMap, in place of those of the manifests
     #[arg(long, value_name = "FILE", conflicts_with = "tag")]
@@ -55,7 +56,7 @@ pub(crate) struct Install {
     #[arg(long = "with", value_name = "PART", value_enum, value_delimiter = ',', conflicts_with = "tag")]
     parts: Vec<Part>,
     /// YAML documents, or a List in JSON
-    #[arg(short, long, value_enum, default_value = "yaml", help_heading = "Output")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "yaml", help_heading = "Output")]
     output: OutputFlag,
     /// Apply it (server-side, as field manager outrigger), and wait until a pod comes back injected
     #[arg(long, help_heading = "Cluster")]
@@ -64,7 +65,7 @@ pub(crate) struct Install {
     #[arg(long, value_enum, value_name = "server", conflicts_with = "apply", help_heading = "Cluster")]
     dry_run: Option<DryRun>,
     /// Seconds to wait
-    #[arg(long, value_name = "SECONDS", default_value = "120", help_heading = "Cluster")]
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = arguments::number::<u32>(0..=arguments::YEAR), help_heading = "Cluster")]
     timeout: u32,
     #[command(flatten)]
     cluster: ClusterFlags,
@@ -80,13 +81,13 @@ enum DryRun {
 #[derive(Debug, Args)]
 pub(super) struct InstallationFlags {
     /// The revision; what is called outrigger is then called outrigger-NAME
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION, value_parser = arguments::revision)]
     revision: String,
     /// Namespace of the installation
-    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE)]
+    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE, value_parser = arguments::namespace)]
     namespace: String,
     /// Only a tag: another name that namespaces ask for (istio.io/rev=NAME), and that points to the revision
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = arguments::tag)]
     tag: Option<String>,
 }
 

@@ -14,7 +14,13 @@ pub(crate) struct Man {
 impl Man {
     /// Runs the command; `program` is the whole command line's definition.
     pub(crate) fn run(self, program: clap::Command) -> Result<(), String> {
-        let failed = |e: std::io::Error| format!("man: {}: {e}", self.folder.display());
+        let failed = |e: std::io::Error| format!("cannot write to the folder {}: {e}", self.folder.display());
+        if self.folder.is_file() {
+            return Err(format!(
+                "{} is a file; give a folder, which is made where it is not there",
+                self.folder.display()
+            ));
+        }
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
         clap_mangen::generate_to(program, &self.folder).map_err(failed)
     }

@@ -19,7 +19,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 #[command(next_help_heading = "Manifests")]
 pub(crate) struct ManifestFlags {
     /// File, folder (its *.yaml, *.yml and *.json) or - for standard input; may be given several times
-    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    #[arg(short, long = "filename", value_name = "FILE", required = true, value_parser = NonEmptyStringValueParser::new())]
     filenames: Vec<String>,
     /// Namespace of objects that name none [default: that of --namespace-manifest, else default]
     #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
@@ -176,7 +176,10 @@ fn namespace_metadata(file: &Path) -> Result<Value, String> {
     let values = values.map_err(|e| format!("--namespace-manifest: {place}: {e}"))?;
     match values.as_slice() {
         [value] if value["kind"] == "Namespace" => Ok(value["metadata"].clone()),
-        _ => Err(format!("--namespace-manifest: {place}: must hold one object of kind Namespace")),
+        _ => Err(format!(
+            "--namespace-manifest: {place}: must hold one object of kind Namespace; kubectl get namespace NAME -o yaml \
+             prints it"
+        )),
     }
 }
 
@@ -188,9 +191,7 @@ fn read(name: &str) -> Result<Vec<Result<Stream, String>>, String> {
         return stream("standard input", bytes).map(|stream| vec![Ok(stream)]);
     }
     if name.starts_with("http://") || name.starts_with("https://") {
-        return Err(format!(
-            "{name}: URLs are not fetched here; pipe it: curl -fsSL '{name}' | outrigger … -f -"
-        ));
+        return Err(format!("{name}: URLs are not fetched; pipe it: curl -fsSL '{name}' | outrigger … -f -"));
     }
     let path = Path::new(name);
     if !path.is_dir() {

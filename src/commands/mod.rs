@@ -1,6 +1,7 @@
 //! One file a command, thin: each reads its options, calls the library, prints.
 
 mod apply;
+mod arguments;
 pub(crate) mod certs;
 pub(crate) mod check;
 mod cluster;

@@ -1,7 +1,7 @@
 //! Where a command's data goes: standard output, or a file that is there whole or not at all.
 
 use std::fs::Permissions;
-use std::io::Write;
+use std::io::{Error, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -12,14 +12,17 @@ pub(crate) fn write(to: Option<&Path>, bytes: &[u8]) -> Result<(), String> {
         let mut out = std::io::stdout().lock();
         return to_stdout(out.write_all(bytes).and_then(|()| out.flush()));
     };
-    let failed = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
+    let failed = |e: Error| match e.kind() {
+        ErrorKind::NotFound => format!("cannot write {}: {e}; make its folder first", path.display()),
+        _ => format!("cannot write {}: {e}", path.display()),
+    };
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {
             // Through a link, to the file behind it.
             let target = path.canonicalize().map_err(failed)?;
             replace(&target, bytes, metadata.permissions()).map_err(failed)
         }
-        Ok(metadata) if metadata.is_dir() => Err(failed(std::io::ErrorKind::IsADirectory.into())),
+        Ok(metadata) if metadata.is_dir() => Err(failed(ErrorKind::IsADirectory.into())),
         Ok(_) => std::fs::write(path, bytes).map_err(failed),
         // The process's mask takes its bits away from these.
         Err(_) => replace(path, bytes, Permissions::from_mode(0o666)).map_err(failed),
@@ -35,9 +38,7 @@ pub(crate) fn write_styled(text: &str) -> Result<(), String> {
 /// A reader that has seen enough is no failure.
 fn to_stdout(written: std::io::Result<()>) -> Result<(), String> {
     match written {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot write standard output: {e}"))
-        }
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write standard output: {e}")),
         _ => Ok(()),
     }
 }
@@ -45,10 +46,11 @@ fn to_stdout(written: std::io::Result<()>) -> Result<(), String> {
 fn replace(path: &Path, bytes: &[u8], permissions: Permissions) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let existing = path.exists();
-    let mut file = tempfile::Builder::new()
-        .prefix(".outrigger-")
-        .permissions(permissions.clone())
-        .tempfile_in(folder)?;
+    let make =
+        tempfile::Builder::new().prefix(".outrigger-").permissions(permissions.clone()).tempfile_in(folder);
+    // The name of a file that nobody asked for explains nothing.
+    let plain = |e: Error| e.to_string().split(" at path ").next().unwrap_or_default().to_owned();
+    let mut file = make.map_err(|e| Error::new(e.kind(), plain(e)))?;
     file.write_all(bytes)?;
     if existing {
         file.as_file().set_permissions(permissions)?;

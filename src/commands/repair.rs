@@ -12,6 +12,7 @@ use outrigger::sidecars::{Want, Workload};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::arguments;
 use super::cluster::ClusterFlags;
 use super::output;
 use super::report::{Outcome, Report};
@@ -38,10 +39,10 @@ pub(crate) struct Repair {
     #[command(flatten)]
     cluster: ClusterFlags,
     /// Revision of the installation
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION, value_parser = arguments::revision)]
     revision: String,
     /// Namespace of the installation
-    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE)]
+    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE, value_parser = arguments::namespace)]
     namespace: String,
     /// Only the pods of this namespace; repeatable [default: all that ask for injection]
     #[arg(long, value_name = "NAMESPACE")]
@@ -50,13 +51,13 @@ pub(crate) struct Repair {
     #[arg(long)]
     restart: bool,
     /// Seconds that a restarted workload may take to be ready again, before the rest is left
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = arguments::number::<u64>(0..=arguments::YEAR))]
     timeout: u64,
     /// Do it again and again, so many seconds after it was done: as a controller
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = arguments::number::<u64>(1..=arguments::YEAR))]
     every: Option<u64>,
     /// For people, or for programs: an array with one element for each workload
-    #[arg(short, long, value_enum, default_value = "text", help_heading = "Output")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
 }
 
@@ -72,7 +73,7 @@ impl Repair {
         let Some(seconds) = self.every else { return self.reported() };
         let stopped = std::thread::Builder::new().name("signals".to_owned()).spawn(stop);
         if let Err(error) = stopped {
-            eprintln!("outrigger: cannot start a thread: {error}");
+            eprintln!("error: cannot start a thread: {error}");
             return ExitCode::FAILURE;
         }
         loop {
@@ -172,7 +173,7 @@ fn stop() {
         })
     };
     if let Err(error) = signalled() {
-        eprintln!("outrigger: cannot handle signals: {error}");
+        eprintln!("error: cannot handle signals: {error}");
         std::process::exit(1);
     }
     std::process::exit(0)

@@ -6,6 +6,7 @@ use outrigger::installation::{DEFAULT_REVISION, Names};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 use serde_json::json;
 
+use super::arguments;
 use super::cluster::ClusterFlags;
 
 /// By which cert-manager says of a Secret what Certificate it is for.
@@ -16,12 +17,18 @@ const CERTIFICATE_ANNOTATION: &str = "cert-manager.io/certificate-name";
 /// The replica that leads makes it, has its CA trusted, and then lets all replicas serve it; the old CA goes when none
 /// serves the old certificate any more. No pod is refused meanwhile. It takes some 15 seconds.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  outrigger certs rotate
+  outrigger certs rotate --revision canary
+  outrigger check
+
+Exit status: 0 asked; 1 there is no such installation, or it may not be asked; 2 usage.")]
 pub(crate) struct Rotate {
     /// The installation's revision
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION, value_parser = arguments::revision)]
     revision: String,
     /// Namespace of the installation
-    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE)]
+    #[arg(short, long, value_name = "NAME", default_value = INSTALLATION_NAMESPACE, value_parser = arguments::namespace)]
     namespace: String,
     #[command(flatten)]
     cluster: ClusterFlags,

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::arguments;
 use super::reload::{self, Source, Told};
 use super::trial::Trial;
 
@@ -33,15 +34,24 @@ const TRIAL_DAYS: u32 = 365;
 ///
 /// Without --cert and --key it makes a certificate for loopback and prints the commands to try it.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  outrigger serve
+  outrigger serve --config settings.yaml --listen 0.0.0.0:8443
+  outrigger serve --config settings.yaml --cert tls.crt --key tls.key
+
+Environment: RUST_LOG is a filter of log lines (warn,outrigger=debug), over --log-level; OTEL_EXPORTER_OTLP_ENDPOINT
+names a collector of traces. SIGTERM ends it when requests in flight are answered. See docs/serve.md.
+
+Exit status: 0 ended by a signal; 1 settings, certificate or address cannot be used; 2 usage.")]
 pub(crate) struct Serve {
     /// Settings (InjectorConfig, YAML), reloaded when they change; without it the defaults hold
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address of the webhook (HTTPS)
-    #[arg(long, value_name = "ADDR", default_value_t = loopback(8443))]
+    #[arg(long, value_name = "ADDR", default_value_t = loopback(8443), value_parser = arguments::address)]
     listen: SocketAddr,
     /// Address of metrics and health (plain HTTP)
-    #[arg(long, value_name = "ADDR", default_value_t = loopback(15014))]
+    #[arg(long, value_name = "ADDR", default_value_t = loopback(15014), value_parser = arguments::address)]
     metrics_listen: SocketAddr,
     /// Run as a replica of the installation NAME of the cluster that this runs in: follow its namespaces, write Events,
     /// and keep certificate and caBundle, unless --cert and --key name files

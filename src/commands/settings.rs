@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use outrigger::injection::Injector;
 use outrigger::settings::{KubernetesVersion, Settings, import, layers};
 use outrigger::yaml;
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ pub(crate) struct SettingsFlags {
     #[arg(long, value_name = "FILE", alias = "valuesFile")]
     values: Vec<PathBuf>,
     /// A value for the templates, over the files: a.b=1,c={x,y},d[0]=z
-    #[arg(long, value_name = "K=V")]
+    #[arg(long, value_name = "K=V", value_parser = assignments)]
     set: Vec<String>,
     /// Mesh configuration, over that of the settings
     #[arg(long, value_name = "FILE", alias = "meshConfigFile")]
@@ -54,6 +55,17 @@ impl SettingsFlags {
     /// The revision that is named.
     pub(crate) fn revision(&self) -> Option<&str> {
         self.revision.as_deref()
+    }
+
+    /// An injector of [`Self::settings`].
+    ///
+    /// # Errors
+    /// What the settings lack; of a flag's value under the flag's name.
+    pub(crate) fn injector(&self, settings: Settings) -> Result<Injector, String> {
+        Injector::new(settings).map_err(|e| match e.to_string().strip_prefix("defaultTemplates: ") {
+            Some(problem) if !self.templates.is_empty() => format!("--template: {problem}"),
+            _ => e.to_string(),
+        })
     }
 
     /// Whether a file of settings is named.
@@ -100,7 +112,8 @@ impl SettingsFlags {
             layers::lay(&mut settings.values, object(file, "--values", "values")?);
         }
         for assignments in &self.set {
-            layers::set(&mut settings.values, assignments).map_err(|e| format!("--set {e}"))?;
+            layers::set(&mut settings.values, assignments)
+                .map_err(|e| format!("--set {assignments}: {e}"))?;
         }
         if let Some(file) = &self.mesh_config {
             layers::lay(&mut settings.mesh_config, object(file, "--mesh-config", "mesh")?);
@@ -115,6 +128,11 @@ impl SettingsFlags {
     }
 }
 
+/// What `--set` is given, if it can be read.
+fn assignments(text: &str) -> Result<String, String> {
+    layers::set(&mut Map::new(), text).map(|()| text.to_owned())
+}
+
 /// A file that holds one YAML or JSON object, or a ConfigMap that holds one under a key.
 fn object(file: &Path, flag: &str, key: &str) -> Result<Map<String, Value>, String> {
     let place = file.display();
@@ -125,6 +143,6 @@ fn object(file: &Path, flag: &str, key: &str) -> Result<Map<String, Value>, Stri
         }
         Value::Object(fields) => Ok(fields),
         Value::Null => Ok(Map::new()),
-        _ => Err(format!("{flag}: {place}: holds no object")),
+        _ => Err(format!("{flag}: {place}: is no object; write name: value in it")),
     }
 }

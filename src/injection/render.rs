@@ -61,7 +61,17 @@ impl Injector {
         let mut overlays = Vec::with_capacity(names.len());
         let mut all = json!({});
         for name in names {
-            let mut overlay = render(name)?;
+            let mut overlay = match render(name)? {
+                // Nothing to add; merged, it would take the pod away.
+                Value::Null => json!({}),
+                overlay @ Value::Object(_) => overlay,
+                _ => {
+                    return Err(Error::Internal(format!(
+                        "template {name:?}: renders no object, and must render a part of a pod, such as spec and what stands \
+                         under it"
+                    )));
+                }
+            };
             if let ([_], true) = (names, merge::is_clean(&overlay)) {
                 let added = Added::by(&overlay);
                 return Ok(Rendered { overlays: vec![overlay], added });

@@ -187,7 +187,7 @@ fn settings_of_a_file_stay_as_they_are_and_must_be_the_revisions() {
             "revision: canary\n",
             "--config: installationNamespace is outrigger-system, and --namespace is mesh; write `installationNamespace: mesh` into the settings, or give --namespace outrigger-system",
         ),
-        ("polizy: off\n", "--config: line 1, column 1: polizy: unknown field `polizy`"),
+        ("polizy: off\n", "--config: line 1, column 1: polizy: there is no such field; did you mean policy?"),
     ] {
         let message = install(text).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{message}");

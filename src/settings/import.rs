@@ -40,7 +40,7 @@ pub fn entry(config_map: &Value, key: &str) -> Result<Map<String, Value>, String
     match yaml::parse(text).map_err(|e| format!("data.{key}: {e}"))? {
         Value::Object(fields) => Ok(fields),
         Value::Null => Ok(Map::new()),
-        _ => Err(format!("data.{key}: holds no object")),
+        _ => Err(format!("data.{key}: is no object; write name: value in it")),
     }
 }
 
@@ -52,8 +52,8 @@ fn missing(config_map: &Value, key: &str) -> String {
         _ => "",
     };
     format!(
-        "the ConfigMap has no data.{key}, but {}{hint}",
-        if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
+        "the ConfigMap has no data.{key}, which is to hold them{}{hint}",
+        if keys.is_empty() { String::new() } else { format!("; have {}", keys.join(", ")) }
     )
 }
 
@@ -70,7 +70,9 @@ pub(super) fn settings(
     let text = config_map["data"]["config"].as_str().ok_or_else(|| refuse(missing(config_map, "config")))?;
     let inner = format!("{place}: data.config");
     let (config, positions) = yaml::parse_with_positions(text).map_err(|e| (inner.clone(), e.to_string()))?;
-    let Value::Object(mut config) = config else { return Err((inner, "holds no object".to_owned())) };
+    let Value::Object(mut config) = config else {
+        return Err((inner, "is no object; write name: value in it".to_owned()));
+    };
     // As Go reads it: null is what is left out.
     config.retain(|_, value| !value.is_null());
     // Before there were several templates there was one, which installations still carry.
@@ -148,7 +150,7 @@ fn is_go_template(text: &str) -> bool {
 
 /// The initializer's parameters as values.
 fn of_params(params: &Value) -> Result<Map<String, Value>, String> {
-    let fields = params.as_object().ok_or("params: holds no object")?;
+    let fields = params.as_object().ok_or("params: is no object; write name: value in it")?;
     let mut values = json!({"global": {"proxy": {}, "proxy_init": {}}});
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         let pointer = match name.to_ascii_lowercase().as_str() {
@@ -160,7 +162,11 @@ fn of_params(params: &Value) -> Result<Map<String, Value>, String> {
             "enablecoredump" => "/global/proxy/enableCoreDump",
             // What these said is fixed by the contract, or by the mesh configuration that is given.
             "verbosity" | "sidecarproxyuid" | "meshconfigmapname" => continue,
-            _ => return Err(format!("params.{name}: unknown field")),
+            _ => {
+                return Err(format!(
+                    "params.{name}: there is no such parameter of the initializer's; take it away"
+                ));
+            }
         };
         let (object, field) = pointer.rsplit_once('/').unwrap_or(("", pointer));
         if let Some(fields) = values.pointer_mut(object).and_then(Value::as_object_mut) {
@@ -268,20 +274,20 @@ mod tests {
         for (text, message) in [
             (
                 "kind: ConfigMap\ndata: {mesh: ''}",
-                "cm.yaml: the ConfigMap has no data.config, but mesh; this is the mesh configuration",
+                "cm.yaml: the ConfigMap has no data.config, which is to hold them; have mesh; this is the mesh configuration",
             ),
-            ("kind: ConfigMap", "cm.yaml: the ConfigMap has no data.config, but nothing"),
+            ("kind: ConfigMap", "cm.yaml: the ConfigMap has no data.config, which is to hold them"),
             (
                 "kind: ConfigMap\ndata: {config: 'a: ['}",
-                "cm.yaml: data.config: line 2, column 1: while parsing",
+                "cm.yaml: data.config: line 2, column 1: a value is missing here",
             ),
             (
                 "kind: ConfigMap\ndata: {config: 'polcy: off'}",
-                "cm.yaml: data.config: line 1, column 1: polcy: unknown field",
+                "cm.yaml: data.config: line 1, column 1: polcy: there is no such field; did you mean policy?",
             ),
             (
                 "kind: ConfigMap\ndata: {config: 'params: {initImge: x}'}",
-                "cm.yaml: data.config: params.initImge: unknown field",
+                "cm.yaml: data.config: params.initImge: there is no such parameter",
             ),
             (
                 "kind: ConfigMap\ndata: {config: 'policy: enabled', values: '{'}",

@@ -31,7 +31,7 @@ pub fn set(values: &mut Map<String, Value>, assignments: &str) -> Result<(), Str
     if let Value::Object(fields) = root {
         *values = fields;
     }
-    outcome.map_err(|e| format!("{assignments:?}: {e}"))
+    outcome
 }
 
 struct Reader<'a> {
@@ -61,8 +61,12 @@ impl Reader<'_> {
             }
             at = &mut at[key.as_str()];
             while let Some(rest) = self.rest.strip_prefix('[') {
-                let (index, rest) = rest.split_once(']').ok_or("a [ has no ]")?;
-                let index: usize = index.parse().map_err(|_| format!("[{index}] is no index"))?;
+                let (index, rest) = rest
+                    .split_once(']')
+                    .ok_or_else(|| format!("the [ behind {key} is never closed; write ] behind its index"))?;
+                let index: usize = index
+                    .parse()
+                    .map_err(|_| format!("[{index}] is no index; write a number, such as {key}[0]"))?;
                 if index > MAX_INDEX {
                     return Err(format!("the index {index} is over {MAX_INDEX}"));
                 }
@@ -98,7 +102,7 @@ impl Reader<'_> {
             match next {
                 Some(',') => {}
                 Some(_) => return Ok(Value::Array(items)),
-                None => return Err("a { has no }".to_owned()),
+                None => return Err("the { is never closed; write } behind its last item".to_owned()),
             }
         }
     }
@@ -192,10 +196,10 @@ mod tests {
             ("=1", "name is missing"),
             ("a..b=1", "name is missing"),
             ("", "name is missing"),
-            ("a={x", "no }"),
+            ("a={x", "the { is never closed"),
             ("a[x]=1", "no index"),
             ("a[99999999]=1", "over"),
-            ("a[0=1", "no ]"),
+            ("a[0=1", "the [ behind a is never closed"),
             ("a=1,b", "no value"),
         ] {
             let error = set(&mut Map::new(), assignments).unwrap_err();

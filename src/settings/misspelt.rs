@@ -98,7 +98,7 @@ fn among(place: &str, given: &Map<String, Value>, known: &[&str]) -> Vec<String>
 }
 
 /// The known name that a name is hardly different from: by case or underscores, or by a letter in four.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
     let given = plain(name);
     let distances = known.iter().map(|known| (strsim::damerau_levenshtein(&given, &plain(known)), *known));

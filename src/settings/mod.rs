@@ -7,6 +7,7 @@ pub mod import;
 pub mod layers;
 pub(crate) mod misspelt;
 mod policy;
+mod said;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -243,7 +244,10 @@ impl Settings {
             value = Value::Object(Map::new());
         }
         if !value.is_object() {
-            return Err(refuse(format!("settings are an object of kind {KIND}, not a list or a scalar")));
+            return Err(refuse(format!(
+                "settings are an object of kind {KIND}, not a list or a single value; write name: value, such as policy: \
+                 enabled"
+            )));
         }
         let document = if import::is_config_map(&value) {
             import::settings(&value, place, pack)
@@ -266,7 +270,8 @@ impl Settings {
         let settings: Self = serde_path_to_error::deserialize(value).map_err(|e| {
             let (field, pointer) = field_path(e.path());
             let at = positions.get(&pointer).map(|(line, column)| format!("line {line}, column {column}: "));
-            let problem = format!("{}{field}: {}", at.unwrap_or_default(), e.inner());
+            let problem =
+                format!("{}{field}: {}", at.unwrap_or_default(), said::said(&e.inner().to_string()));
             Error::Invalid { place: place.clone(), problems: vec![problem] }
         })?;
         match settings.problems(&positions) {
@@ -319,10 +324,13 @@ impl Settings {
             problems.push(format!("{}{field}: {message}", at.unwrap_or_default()));
         };
         if self.api_version != API_VERSION {
-            problem("apiVersion", format!("{:?} is not {API_VERSION:?}", self.api_version));
+            problem(
+                "apiVersion",
+                format!("{:?} is not {API_VERSION:?}; write that, or leave it out", self.api_version),
+            );
         }
         if self.kind != KIND {
-            problem("kind", format!("{:?} is not {KIND:?}", self.kind));
+            problem("kind", format!("{:?} is not {KIND:?}; write that, or leave it out", self.kind));
         }
         if !self.exclude_namespaces.is_empty() && positions.contains_key("/namespaces") {
             problem(

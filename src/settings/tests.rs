@@ -36,13 +36,13 @@ fn what_is_wrong_is_named_with_its_line() {
     for (text, message) in [
         (
             "policy: enabled\npolcy: off\n",
-            "config.yaml: line 2, column 1: polcy: unknown field `polcy`, expected one of",
+            "config.yaml: line 2, column 1: polcy: there is no such field; did you mean policy?",
         ),
         (
             "policy: sometimes",
             "config.yaml: line 1, column 1: policy: \"sometimes\" is none of off, disabled, enabled",
         ),
-        ("a: [", "config.yaml: line 2, column 1: while parsing a node"),
+        ("a: [", "config.yaml: line 2, column 1: a value is missing here"),
         ("kubernetesVersion: 1.30", "config.yaml: line 1, column 1: kubernetesVersion: 1.3 must be quoted"),
         ("kubernetesVersion: \"new\"", "is no Kubernetes version; write it as 1.34"),
         ("nativeSidecars: maybe", "nativeSidecars: \"maybe\" is none of auto, true, false"),
@@ -54,7 +54,7 @@ fn what_is_wrong_is_named_with_its_line() {
         ("kind: Injector", "line 1, column 1: kind: \"Injector\" is not \"InjectorConfig\""),
         (
             "neverInjectSelector:\n- matchLabel: {}",
-            "line 2, column 3: neverInjectSelector[0].matchLabel: unknown field",
+            "line 2, column 3: neverInjectSelector[0].matchLabel: there is no such field; did you mean matchLabels?",
         ),
         ("compliancePolicy: fips", "compliancePolicy: \"fips\" is none of"),
         ("- a", "settings are an object of kind InjectorConfig"),

@@ -16,7 +16,16 @@ pub(super) fn all(templates: &BTreeMap<String, Template>) -> Result<(), CompileE
         walk(template, &mut found).map_err(|message| CompileError { name: shown.to_owned(), message })?;
         let missing = found.includes.iter().find(|i| !templates.contains_key(*i));
         if let Some(missing) = missing {
-            let message = format!("includes the partial {missing:?}, which is not in the pack");
+            let have: Vec<&str> =
+                templates.keys().map(String::as_str).filter(|name| !name.starts_with("template ")).collect();
+            let have = if have.is_empty() {
+                String::new()
+            } else {
+                format!(", or include one of {}", have.join(", "))
+            };
+            let message = format!(
+                "includes the partial {missing:?}, which is not in the pack; add the file _{missing}.yaml.hbs{have}"
+            );
             return Err(CompileError { name: shown.to_owned(), message });
         }
         includes.insert(name.as_str(), found.includes);

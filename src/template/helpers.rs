@@ -65,8 +65,24 @@ pub(super) fn reason(error: &RenderError) -> String {
         RenderErrorReason::MissingVariable(Some(name)) => {
             format!("{name:?} is not set; give it a default, or test it with {{{{#if …}}}}")
         }
+        RenderErrorReason::HelperNotFound(name) => {
+            let have: Vec<&str> = FUNCTIONS.iter().map(|f| f.name).chain(BUILT_IN).collect();
+            format!("there is no helper {name:?}; have {}", have.join(", "))
+        }
+        RenderErrorReason::ParamNotFoundForIndex(name, index) => format!("{name}: {}", wants(index + 1)),
+        RenderErrorReason::IOError(error) => error.to_string(),
         reason => reason.to_string(),
     }
+}
+
+/// What Handlebars brings, and `json`.
+const BUILT_IN: [&str; 7] = ["each", "if", "json", "len", "lookup", "unless", "with"];
+
+fn wants(count: usize) -> String {
+    format!(
+        "wants {count} argument{}, such as a value's name or a \"text\"",
+        if count == 1 { "" } else { "s" }
+    )
 }
 
 struct Adapter(&'static Function);
@@ -111,17 +127,17 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn argument<'a>(arguments: &[&'a Value], index: usize) -> Result<&'a Value, String> {
-    arguments.get(index).copied().ok_or_else(|| format!("wants at least {} arguments", index + 1))
+    arguments.get(index).copied().ok_or_else(|| wants(index + 1))
 }
 
 fn and(arguments: &[&Value]) -> Result<Value, String> {
     let found = arguments.iter().find(|a| is_empty(a)).or(arguments.last());
-    found.map(|&a| a.clone()).ok_or_else(|| "wants arguments".to_owned())
+    found.map(|&a| a.clone()).ok_or_else(|| wants(1))
 }
 
 fn or(arguments: &[&Value]) -> Result<Value, String> {
     let found = arguments.iter().find(|a| !is_empty(a)).or(arguments.last());
-    found.map(|&a| a.clone()).ok_or_else(|| "wants arguments".to_owned())
+    found.map(|&a| a.clone()).ok_or_else(|| wants(1))
 }
 
 fn not(arguments: &[&Value]) -> Result<Value, String> {

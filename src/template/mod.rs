@@ -12,11 +12,12 @@ mod library;
 pub mod packs;
 mod schema;
 mod slots;
+mod syntax;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use handlebars::{Context, Handlebars, Template, TemplateError};
+use handlebars::{Context, Handlebars, Template};
 use serde_json::Value;
 
 pub use helpers::{FUNCTIONS, Function};
@@ -140,7 +141,9 @@ impl Templates {
         }
         let shape = Arc::new(Shape::parse(&skeleton).map_err(|e| {
             let line = skeleton.lines().nth(e.line - 1).unwrap_or_default();
-            format!("the rendered text is no YAML: {e}, at {:?}", slots_as_dots(line))
+            let shown = slots_as_dots(line);
+            let at = if shown.trim().is_empty() { String::new() } else { format!(", at {:?}", shown.trim()) };
+            format!("what it renders is no YAML: {e}{at}")
         })?);
         if skeleton.len() <= MAX_SKELETON {
             let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
@@ -168,9 +171,9 @@ fn parse(name: &str, text: &str) -> Result<Template, CompileError> {
     if slots::has_mark(text) {
         return Err(error("holds a character of U+E000 to U+E003, which mark values".to_owned()));
     }
-    Template::compile(text).map_err(|e: TemplateError| {
+    Template::compile(text).map_err(|e| {
         let (line, column) = e.pos().unwrap_or((1, 1));
-        error(format!("line {line}, column {column}: {}", e.reason()))
+        error(syntax::mistake(text, line, column))
     })
 }
 

@@ -75,6 +75,68 @@ fn error(span: &Span, message: impl Into<String>) -> Error {
     Error { line: span.start.line().max(1), column: span.start.col() + 1, message: message.into() }
 }
 
+/// What the parser says, by how it begins, and the same for whoever wrote the text. It says where it noticed; the mistake
+/// may be before.
+const SAID: [(&str, &str); 17] = [
+    ("tab", "a tab; indent with spaces, for YAML knows no tabs"),
+    ("while scanning a plain scalar, found a tab", "a tab; indent with spaces, for YAML knows no tabs"),
+    (
+        "while scanning a quoted scalar, found unexpected end of stream",
+        "the quote that opens here is never closed; write it at the end of the text",
+    ),
+    (
+        "while scanning a quoted scalar, found unexpected document indicator",
+        "the quote that opens here is not closed in its document; write it at the end of the text",
+    ),
+    (
+        "while parsing a quoted scalar, found unknown escape character",
+        "a backslash escape that YAML does not know; put the text into single quotes, or write \\\\ for a backslash",
+    ),
+    (
+        "mapping values are not allowed in this context",
+        "a `name: value` where none can stand; put a value with a colon in quotes, or indent the field like its neighbours",
+    ),
+    (
+        "illegal placement of ':' indicator",
+        "a colon where none can stand; a [ or a quote before it may not be closed",
+    ),
+    (
+        "while parsing a flow sequence, expected ',' or ']'",
+        "a list in [ ] goes on here without a comma, or its ] is missing",
+    ),
+    (
+        "while parsing a flow mapping, did not find expected ',' or '}'",
+        "fields in { } go on here without a comma, or their } is missing",
+    ),
+    (
+        "while parsing a node, did not find expected node content",
+        "a value is missing here; a [ or { before it may not be closed",
+    ),
+    (
+        "while parsing node, found unknown anchor",
+        "an alias of an anchor (&name) that stands nowhere before it",
+    ),
+    (
+        "while parsing a block mapping, did not find expected key",
+        "a line that is no `name: value`, or is not indented like its neighbours",
+    ),
+    (
+        "while parsing a block collection, did not find expected '-' indicator",
+        "a line that is no list item (- value), or is not indented like its neighbours",
+    ),
+    ("simple key expect", "a line that is no `name: value`; write a colon and a blank behind the name"),
+    (
+        "block sequence entries are not allowed in this context",
+        "a list item (- value) where none can stand; begin it on a line of its own, under its field",
+    ),
+    ("misplaced bracket", "a bracket that closes nothing; take it away, or open one before it"),
+    ("recursion limit exceeded", "nested deeper than can be read"),
+];
+
+fn said(parser: &str) -> &str {
+    SAID.iter().find(|(begin, _)| parser.starts_with(begin)).map_or(parser, |(_, said)| said)
+}
+
 struct Reader<'input, 'p> {
     parser: Parser<'input, saphyr_parser::StrInput<'input>>,
     anchors: HashMap<usize, Value>,
@@ -89,7 +151,7 @@ impl<'input> Reader<'input, '_> {
             Some(Err(e)) => Err(Error {
                 line: e.marker().line().max(1),
                 column: e.marker().col() + 1,
-                message: e.info().to_owned(),
+                message: said(e.info()).to_owned(),
             }),
             None => Ok((Event::StreamEnd, Span::empty(saphyr_parser::Marker::new(0, 1, 0)))),
         }
@@ -340,6 +402,49 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.message.contains(part), "{text}: {error}");
             assert!(error.line >= line, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_told_by_its_mistake() {
+        for (text, message) in [
+            ("a:\n\tb: 1\n", "line 2, column 2: a tab; indent with spaces, for YAML knows no tabs"),
+            (
+                "a: \"b\n",
+                "line 1, column 4: the quote that opens here is never closed; write it at the end of the text",
+            ),
+            (
+                "a: b: c",
+                "line 1, column 5: a `name: value` where none can stand; put a value with a colon in quotes, or indent the \
+                 field like its neighbours",
+            ),
+            (
+                "a: [1\nb: 2\n",
+                "line 2, column 2: a colon where none can stand; a [ or a quote before it may not be closed",
+            ),
+            ("a: [1 \n", "line 2, column 1: a list in [ ] goes on here without a comma, or its ] is missing"),
+            (
+                "a: {b: 1 \n",
+                "line 2, column 1: fields in { } go on here without a comma, or their } is missing",
+            ),
+            ("a: [", "line 2, column 1: a value is missing here; a [ or { before it may not be closed"),
+            ("a: *x", "line 1, column 4: an alias of an anchor (&name) that stands nowhere before it"),
+            ("a: ]", "line 1, column 4: a bracket that closes nothing; take it away, or open one before it"),
+            (
+                "a: 1\n  b\nc: 2\nd\n",
+                "line 5, column 1: a line that is no `name: value`; write a colon and a blank behind the name",
+            ),
+            (
+                "a: - b",
+                "line 1, column 4: a list item (- value) where none can stand; begin it on a line of its own, under its field",
+            ),
+            (
+                "a: \"\\q\"",
+                "line 1, column 4: a backslash escape that YAML does not know; put the text into single quotes, or write \\\\ \
+                 for a backslash",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), message, "{text}");
         }
     }
 

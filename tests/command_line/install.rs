@@ -84,6 +84,6 @@ fn a_cluster_that_is_not_there_is_an_error() {
     {
         let run = outrigger(&[command, &["--kubeconfig", &path(&files, "kubeconfig")]].concat());
         assert_eq!((run.code, run.out.as_str()), (1, ""), "{command:?}");
-        assert!(run.err.starts_with("outrigger: no cluster to ask: "), "{command:?}: {}", run.err);
+        assert!(run.err.starts_with("error: no cluster to ask: "), "{command:?}: {}", run.err);
     }
 }

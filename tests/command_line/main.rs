@@ -7,6 +7,7 @@ mod back;
 mod documents;
 mod explain;
 mod install;
+mod messages;
 mod packs;
 mod running;
 mod settings;
@@ -121,7 +122,7 @@ fn every_command_has_a_manual_page() {
     let file = pages.join("outrigger.1").display().to_string();
     let refused = outrigger(&["man", &file]);
     assert_eq!(refused.code, 1);
-    assert!(refused.err.starts_with(&format!("outrigger: man: {file}: ")), "{}", refused.err);
+    assert!(refused.err.starts_with(&format!("error: {file} is a file; give a folder")), "{}", refused.err);
 }
 
 #[test]

@@ -38,13 +38,15 @@ fn bad_settings_are_refused_with_their_place() {
     let folder = folder(&[("typo.yaml", "policy: enabled\npolcy: off\n"), ("list.yaml", "[1]\n")]);
     let (typo, list) = (path(&folder, "typo.yaml"), path(&folder, "list.yaml"));
     for (arguments, message) in [
-        (vec!["--config", &typo], format!("error: {typo}: line 2, column 1: polcy: unknown field")),
+        (
+            vec!["--config", &typo],
+            format!("error: {typo}: line 2, column 1: polcy: there is no such field; did you mean policy?"),
+        ),
         (
             vec!["--config", "/no/such/file"],
             "error: cannot read the settings /no/such/file: No such file".to_owned(),
         ),
-        (vec!["--values", &list], format!("error: --values: {list}: holds no object")),
-        (vec!["--set", "a"], "error: --set \"a\": a has no value; write a=value".to_owned()),
+        (vec!["--values", &list], format!("error: --values: {list}: is no object; write name: value in it")),
         (vec!["--pack", "no-such-pack"], "error: pack \"no-such-pack\": ".to_owned()),
         (
             vec!["--injectConfigMapName", "istio"],

@@ -29,7 +29,7 @@ fn bad_settings_are_refused_at_start_with_their_place() {
     let folder = Folder::new();
     let head = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
     for (settings, message) in [
-        ("polciy: enabled\n", "line 3, column 1: polciy: unknown field `polciy`"),
+        ("polciy: enabled\n", "line 3, column 1: polciy: there is no such field; did you mean policy?"),
         ("policy: sometimes\n", "line 3, column 1: policy: \"sometimes\" is none of off, disabled, enabled"),
         ("templates:\n  mine: |\n    a: 1\n    b: {{#if x}}\n", "mine"),
         ("defaultTemplates: [nowhere]\n", "there is no template \"nowhere\""),

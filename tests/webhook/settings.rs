@@ -31,7 +31,10 @@ fn a_change_is_taken_up_and_a_bad_one_is_refused() {
     server.metric_becomes(TAKEN, 1.0);
     assert_eq!(team(&server).as_deref(), Some("two"));
     for (n, (bad, why)) in [
-        (format!("{HEAD}polciy: enabled\n"), "line 3, column 1: polciy: unknown field"),
+        (
+            format!("{HEAD}polciy: enabled\n"),
+            "line 3, column 1: polciy: there is no such field; did you mean policy?",
+        ),
         (format!("{HEAD}templates: {{sidecar: '{{{{#if x}}}}'}}\n"), "sidecar"),
         (format!("{HEAD}values: {{imagePullPolicy: Alway}}\n"), "values.imagePullPolicy"),
     ]

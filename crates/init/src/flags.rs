@@ -60,6 +60,16 @@ impl Given {
     pub(crate) fn switched(&self, name: &str) -> bool {
         self.get(name) == Some("true")
     }
+
+    /// Refuses words: `command` takes flags alone.
+    pub(crate) fn flags_alone(&self, command: &str) -> Outcome<()> {
+        match self.words.first() {
+            None => Ok(()),
+            Some(word) => usage(format!(
+                "{command} takes flags alone, and {word:?} is none; see outrigger-init {command} --help"
+            )),
+        }
+    }
 }
 
 /// Reads `arguments` by the flags in `known`.

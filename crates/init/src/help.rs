@@ -18,8 +18,26 @@ outrigger-init: turns a pod's traffic to the sidecar
   outrigger-init install-cni FLAGS          on a node, for pods without NET_ADMIN: as a chained CNI plugin
 
 istio-iptables' flags, but for -p, may be variables instead: --redirect-dns is REDIRECT_DNS.
+`outrigger-init COMMAND --help` shows the flags of each; docs/capture.md and docs/cni.md say more.
 Exit status: 0 done, 1 failed, 126 the self-test failed, 255 the options make no sense.
 ";
+
+/// Lines to try; none of them changes anything.
+fn examples(front_end: FrontEnd) -> &'static str {
+    match front_end {
+        FrontEnd::Istio => {
+            "  outrigger-init -b '*' -i '*' --explain               what a sidecar's pod captures, rule by rule
+  outrigger-init -b 80,443 -i 10.0.0.0/8 -n            some ports in, a range out
+  outrigger-init --run-validation --skip-rule-apply    do packets follow the rules that are there?
+"
+        }
+        FrontEnd::ProxyInit => "  outrigger-init proxy-init -p 4143 -o 4140 --proxy-uid 2102 --simulate\n",
+        FrontEnd::Daemonset => "  outrigger-init linkerd-init -p 4140 --proxy-address 10.0.0.7 --explain\n",
+        FrontEnd::PrepareProxy => "  outrigger-init prepare-proxy -p 15001 -u 1337 --explain\n",
+        FrontEnd::Machine => "  outrigger-init vm --explain\n  outrigger-init vm clean --explain\n",
+        FrontEnd::InstallCni => "  outrigger-init install-cni --bin-dir /opt/cni/bin --conf-dir /etc/cni/net.d --check\n",
+    }
+}
 
 /// The text, if the command line asks for one.
 pub(crate) fn wanted(front_end: FrontEnd, arguments: &[String]) -> Option<String> {
@@ -52,5 +70,6 @@ pub(crate) fn wanted(front_end: FrontEnd, arguments: &[String]) -> Option<String
             let _ = writeln!(text, "  {:<46} {}", format!("{short}--{}{value}", flag.name), flag.help);
         }
     }
+    let _ = write!(text, "\nExamples, which change nothing:\n{}", examples(front_end));
     Some(text)
 }

@@ -125,7 +125,10 @@ pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outc
     let known = [SHARED_FLAGS.as_slice(), FLAGS.as_slice()].concat();
     let given = parse(arguments, &known)?;
     if let Some(word) = given.words.first() {
-        return usage(format!("{word:?} is not a flag; see --help"));
+        return usage(format!(
+            "{word:?} is neither a command nor a flag; the commands are istio-iptables, proxy-init, linkerd-init, \
+             prepare-proxy, vm and install-cni; see outrigger-init --help"
+        ));
     }
     let settings = Settings { given: &given, surroundings };
     let plan = Box::new(plan(&settings)?);

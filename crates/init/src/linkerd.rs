@@ -69,11 +69,9 @@ pub(crate) fn is_proxy_init(arguments: &[String]) -> bool {
 pub(crate) fn daemonset(arguments: &[String], surroundings: &Surroundings) -> Outcome<Options> {
     let known = [SHARED_FLAGS.as_slice(), DAEMONSET_FLAGS.as_slice()].concat();
     let given = parse(arguments, &known)?;
-    if let Some(word) = given.words.first() {
-        return usage(format!("{word:?} is not a flag; see --help"));
-    }
+    given.flags_alone("linkerd-init")?;
     let Some(port) = given.get("port") else {
-        return usage("--port (-p) is required: the port of the proxy");
+        return usage("--port (-p) is required: the port of the proxy, such as -p 4140");
     };
     let port = values::port("--port", port)?;
     let mesh = values::boolean("--mesh", given.get("mesh").unwrap_or("false"))?;
@@ -124,12 +122,12 @@ fn node(surroundings: &Surroundings) -> Outcome<IpAddr> {
 pub(crate) fn proxy_init(arguments: &[String], surroundings: &Surroundings) -> Outcome<Options> {
     let known = [SHARED_FLAGS.as_slice(), PROXY_INIT_FLAGS.as_slice()].concat();
     let given = parse(arguments, &known)?;
-    if let Some(word) = given.words.first() {
-        return usage(format!("{word:?} is not a flag; see --help"));
-    }
+    given.flags_alone("proxy-init")?;
     let required = |name: &str| match given.get(name) {
         Some(value) => Ok(value),
-        None => usage(format!("--{name} is required")),
+        None => {
+            usage(format!("--{name} is required: the port that the proxy listens on, such as --{name} 4143"))
+        }
     };
     let ports = |name: &str| values::ports(&format!("--{name}"), given.get(name).unwrap_or_default());
     let only = ports("ports-to-redirect")?;

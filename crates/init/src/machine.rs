@@ -34,14 +34,23 @@ pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outc
     let clean = match given.words.as_slice() {
         [] => false,
         [word] if word == "clean" => true,
-        [word, ..] => return usage(format!("{word:?} is neither a flag nor \"clean\"; see --help")),
+        [word, ..] => {
+            return usage(format!(
+                "vm takes flags and the word clean, and {word:?} is neither; see outrigger-init vm --help"
+            ));
+        }
     };
-    let file = |flag: &str, variable: &str, default: &str| {
-        given.get(flag).or_else(|| surroundings.variable(variable)).unwrap_or(default).to_owned()
+    // Files that only might be there are not missed; one that a flag names is.
+    let assigned = |flag: &str, variable: &str, default: &str| match given.get(flag) {
+        Some(file) if !std::path::Path::new(file).exists() => {
+            usage(format!("--{flag}: there is no file {file}; name the one that the mesh gave this machine"))
+        }
+        Some(file) => read(file),
+        None => read(surroundings.variable(variable).unwrap_or(default)),
     };
     let mut environment = BTreeMap::new();
-    environment.extend(read(&file("cluster-env", "ISTIO_CLUSTER_CONFIG", CLUSTER_FILE))?);
-    environment.extend(read(&file("sidecar-env", "ISTIO_SIDECAR_CONFIG", SIDECAR_FILE))?);
+    environment.extend(assigned("cluster-env", "ISTIO_CLUSTER_CONFIG", CLUSTER_FILE)?);
+    environment.extend(assigned("sidecar-env", "ISTIO_SIDECAR_CONFIG", SIDECAR_FILE)?);
     environment.extend(surroundings.environment.clone());
 
     let custom = environment.get("ISTIO_CUSTOM_IP_TABLES").is_some_and(|value| value == "true");

@@ -27,11 +27,11 @@ pub(crate) struct PrepareProxy {
 pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outcome<Options> {
     let known = [SHARED_FLAGS.as_slice(), FLAGS.as_slice()].concat();
     let given = parse(arguments, &known)?;
-    if let Some(word) = given.words.first() {
-        return usage(format!("{word:?} is not a flag; see --help"));
-    }
+    given.flags_alone("prepare-proxy")?;
     let (Some(port), Some(uid)) = (given.get("port"), given.get("uid")) else {
-        return usage("--port (-p) and --uid (-u) are required");
+        return usage(
+            "--port (-p) and --uid (-u) are required: the proxy's port and its user, such as -p 15001 -u 1337",
+        );
     };
     let nets = values::nets("--ranges", given.get("ranges").unwrap_or_default())?;
     let plan = PrepareProxy {

@@ -230,7 +230,15 @@ pub(crate) fn selection<T>(
     text: &str,
     list: impl Fn(&str, &str) -> Outcome<Vec<T>>,
 ) -> Outcome<Selection<T>> {
-    if text.trim() == "*" { Ok(Selection::All) } else { Ok(Selection::Only(list(option, text)?)) }
+    if text.trim() == "*" {
+        return Ok(Selection::All);
+    }
+    if items(text).any(|item| item == "*") {
+        return usage(format!(
+            "{option}: in {text:?}, * is all of them and must stand alone; leave out the others, or it"
+        ));
+    }
+    Ok(Selection::Only(list(option, text)?))
 }
 
 /// One port, 1 to 65535.

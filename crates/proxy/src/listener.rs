@@ -82,7 +82,19 @@ fn absent(error: &io::Error) -> bool {
 }
 
 fn describe(address: SocketAddr, error: &io::Error) -> String {
-    format!("cannot listen on {address}: {error}")
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another container of the pod listens there: give one of them another port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; the pod has no such address: leave OUTRIGGER_BIND out for all that it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
+        }
+        _ => "",
+    };
+    format!("cannot listen on {address}: {error}{remedy}")
 }
 
 /// The next connection of `listener`. Errors are counted and waited out: without file descriptors an accept that is

@@ -115,7 +115,12 @@ fn a_port_in_use_is_an_error_that_names_it() {
         let output = command().env(variable, &port).stdout(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{variable}");
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(message.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{message}");
+        assert!(
+            message.contains(&format!("cannot listen on 127.0.0.1:{port}: Address already in use")),
+            "{message}"
+        );
+        let remedy = "; another container of the pod listens there: give one of them another port\n";
+        assert!(message.ends_with(remedy), "{message}");
     }
 }
 

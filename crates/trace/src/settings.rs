@@ -46,8 +46,9 @@ impl Settings {
         let known = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
         let endpoint = url.parse().ok().filter(known);
         let endpoint = endpoint.unwrap_or_else(|| {
+            let value = given(name).unwrap_or_default();
             errors.push(format!(
-                "{name}={url:?}: expected http://host:port or https://host:port of a collector that takes OTLP over \
+                "{name}={value:?}: expected http://host:port or https://host:port of a collector that takes OTLP over \
                  HTTP"
             ));
             Uri::default()

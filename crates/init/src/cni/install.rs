@@ -50,9 +50,7 @@ pub(crate) struct Options {
 
 pub(crate) fn options(arguments: &[String]) -> Outcome<Options> {
     let given = parse(arguments, &FLAGS)?;
-    if let Some(word) = given.words.first() {
-        return usage(format!("install-cni: {word:?} is not a flag; see --help"));
-    }
+    given.flags_alone("install-cni")?;
     let path = |flag: &str, otherwise: &str| PathBuf::from(given.get(flag).unwrap_or(otherwise));
     let log_json = match given.get("log-format") {
         None | Some("plain") => false,
@@ -108,11 +106,17 @@ pub(crate) fn run(options: &Options, log: Log) -> Outcome<()> {
 /// That the plugin is this program, and that the runtime's list has it.
 fn check(options: &Options, plugin: &Path, program: &[u8]) -> Outcome<()> {
     if !fs::read(plugin).is_ok_and(|there| there == program) {
-        return failed(format!("{}: it is not there, or of another version", plugin.display()));
+        return failed(format!(
+            "{}: it is not there, or of another version; run outrigger-init install-cni on this node, as manifests/cni does",
+            plugin.display()
+        ));
     }
     match chosen(&options.conf).and_then(|file| Ok((read(&file, chain::with)?.is_none(), file))) {
         Ok((true, _)) => Ok(()),
-        Ok((false, file)) => failed(format!("{}: it lacks the plugin at its end", file.display())),
+        Ok((false, file)) => failed(format!(
+            "{}: it lacks the plugin at its end; run outrigger-init install-cni on this node, as manifests/cni does",
+            file.display()
+        )),
         Err(reason) => failed(reason),
     }
 }

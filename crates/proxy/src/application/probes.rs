@@ -88,7 +88,7 @@ impl Probes {
     /// that is not exactly one probe with a port.
     pub(crate) fn parse(text: &str, target: Target) -> Result<Probes, Vec<String>> {
         let entries: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)
-            .map_err(|error| vec![format!("expected an object of probes by path: {error}")])?;
+            .map_err(|error| vec![format!("expected a JSON object of probes by path: {error}")])?;
         let mut probes = Probes { by_path: BTreeMap::new(), target };
         let mut errors = Vec::new();
         for (path, value) in entries {

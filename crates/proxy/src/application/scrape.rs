@@ -52,7 +52,8 @@ impl Application {
     ///
     /// A port that is no port or one of the sidecar's own: scraping it would be scraping ourselves.
     pub(crate) fn parse(text: &str, ports: &Ports) -> Result<Application, String> {
-        let given: Given = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let given: Given = serde_json::from_str(text)
+            .map_err(|_| r#"expected a JSON object, such as {"scrape":"true","port":"9090"}"#.to_owned())?;
         if given.scrape == "false" {
             return Ok(Application::default());
         }

@@ -51,13 +51,13 @@ impl Arguments {
     /// The value of flag `name`, read as a `T`.
     pub(super) fn read<T: FromStr>(&self, name: &str, default: T) -> Result<T, Failure> {
         let Some(value) = self.get(name) else { return Ok(default) };
-        value.parse().map_err(|_| Failure::Usage(format!("--{name}={value:?}: expected a number")))
+        value.parse().map_err(|_| Failure::Usage(format!("--{name}={value:?}: expected a whole number")))
     }
 
     /// Refuses unknown flags, for commands that people type.
     pub(super) fn known_only(&self) -> Result<(), Failure> {
         match self.unknown.first() {
-            Some(flag) => Err(Failure::Usage(format!("unknown flag --{flag}"))),
+            Some(flag) => Err(Failure::Usage(format!("there is no flag --{flag} here"))),
             None => Ok(()),
         }
     }

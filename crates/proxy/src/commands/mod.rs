@@ -7,6 +7,7 @@ mod proxy;
 mod request;
 mod wait;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use arguments::Arguments;
@@ -33,6 +34,15 @@ Commands:
       --debug-port N             15000 (default), 15004, 15020 or 15021
   istio-iptables [OPTION…]     program capture, as outrigger-init does (for init containers)
   version                      print the version
+
+Examples:
+  outrigger-proxy request GET /stats/prometheus      what the sidecar of this pod has counted
+  outrigger-proxy request GET /config_dump           the settings in force
+  outrigger-proxy request POST /drain_listeners      let it leave
+  outrigger-proxy wait --timeoutSeconds 5
+
+Environment: OUTRIGGER_CONFIG names a file of settings; each of its fields is a variable, too (idleTimeout is
+OUTRIGGER_IDLE_TIMEOUT). docs/sidecar.md has them all, with defaults. Exit status: 0 done, 1 failed, 2 usage.
 ";
 
 /// Runs the command line `args`, whose first item is the program's name. Exit codes: 0 done, 1 failed, 2 usage.
@@ -41,20 +51,19 @@ pub fn run(args: Vec<String>) -> ExitCode {
         Some(command) => (command.as_str(), &args[2..]),
         None => ("help", &args[args.len()..]),
     };
+    // `proxy` takes flags that it does not know, and would start.
+    let asked = |arg: &String| arg == "--help" || arg == "-h";
+    let command = if command != "istio-iptables" && rest.iter().any(asked) { "help" } else { command };
     let result = match command {
         "proxy" => proxy::run(&Arguments::parse(rest, proxy::FLAGS, proxy::SWITCHES)),
         "wait" => wait::run(&Arguments::parse(rest, wait::FLAGS, &[])),
         "request" => request::run(&Arguments::parse(rest, request::FLAGS, &[])),
         "istio-iptables" => capture::run(rest),
-        "version" | "--version" | "-V" => {
-            println!("outrigger-proxy {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-        "help" | "--help" | "-h" => {
-            print!("{USAGE}");
-            Ok(())
-        }
-        other => Err(Failure::Usage(format!("unknown command {other:?}"))),
+        "version" | "--version" | "-V" => print(&format!("outrigger-proxy {}\n", env!("CARGO_PKG_VERSION"))),
+        "help" | "--help" | "-h" => print(USAGE),
+        other => Err(Failure::Usage(format!(
+            "there is no command {other:?}; have proxy, wait, request, istio-iptables and version"
+        ))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,6 +75,16 @@ pub fn run(args: Vec<String>) -> ExitCode {
             eprintln!("outrigger-proxy: {message}\nTry `outrigger-proxy help`.");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Writes to standard output; a reader that has gone does not want the rest.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -14,12 +14,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     arguments.known_only()?;
     let port: u16 = arguments.read("debug-port", PORTS[0])?;
     if !PORTS.contains(&port) {
-        return Err(Failure::Usage(format!("--debug-port={port}: expected one of {PORTS:?}")));
+        return Err(Failure::Usage(format!("--debug-port={port}: expected 15000, 15004, 15020 or 15021")));
     }
     let (method, path, body) = match arguments.positional.as_slice() {
         [method, path] => (method, path, ""),
         [method, path, body] => (method, path, body.as_str()),
-        _ => return Err(Failure::Usage("expected METHOD PATH [BODY]".to_owned())),
+        _ => {
+            return Err(Failure::Usage(
+                "expected METHOD PATH [BODY], such as request GET /config_dump".to_owned(),
+            ));
+        }
     };
     let separator = if path.starts_with('/') { "" } else { "/" };
     let path = format!("{separator}{path}");
@@ -32,7 +36,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let authority = format!("127.0.0.1:{port}");
     let (code, answer) = ask(&authority, &method.to_ascii_uppercase(), &path, body, Duration::from_secs(60))
-        .map_err(|error| Failure::Failed(format!("{method} http://{authority}{path}: {error}")))?;
+        .map_err(|error| {
+            let why = if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                "nobody listens there; is the sidecar running in this pod?".to_owned()
+            } else {
+                error.to_string()
+            };
+            Failure::Failed(format!("{method} http://{authority}{path}: {why}"))
+        })?;
     // A reader that has gone does not want the rest.
     let _ = std::io::stdout().write_all(&answer);
     match code {

@@ -33,7 +33,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         };
         if Instant::now() + period > deadline {
             let seconds = timeout.as_secs();
-            return Err(Failure::Failed(format!("the sidecar was not ready in {seconds} s: {url}: {last}")));
+            return Err(Failure::Failed(format!(
+                "the sidecar was not ready in {seconds} s: {url}: {last}; its log says why (kubectl logs POD -c {})",
+                contract::PROXY_CONTAINER
+            )));
         }
         std::thread::sleep(period);
     }
