@@ -149,4 +149,4 @@ fn the_map_is_what_the_code_is() {
 }
 
 /// The sources of the three programs.
-const FOLDERS: [&str; 2] = ["src", "crates/proxy/src"];
+const FOLDERS: [&str; 3] = ["src", "crates/init/src", "crates/proxy/src"];

@@ -16,6 +16,9 @@ pub const VALIDATION_CONTAINER: &str = "istio-validation";
 /// Name of the sidecar container.
 pub const PROXY_CONTAINER: &str = "istio-proxy";
 
+/// Name of the CNI plugin: of its file on a node, and of its `type` in the node's configuration.
+pub const CNI_PLUGIN: &str = "outrigger-cni";
+
 /// User id that the proxy runs as. Capture lets this user's own traffic through.
 pub const PROXY_UID: u32 = 1337;
 /// Group id that the proxy runs as. Capture lets this group's own traffic through.

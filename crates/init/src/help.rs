@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::flags::{Flag, Takes};
 use crate::front_end::FrontEnd;
 use crate::options::SHARED_FLAGS;
-use crate::{cni, istio, linkerd, machine, prepare_proxy};
+use crate::{cni, istio, linkerd, machine};
 
 const HEAD: &str = "\
 outrigger-init: turns a pod's traffic to the sidecar
@@ -52,7 +52,7 @@ pub(crate) fn wanted(front_end: FrontEnd, arguments: &[String]) -> Option<String
         FrontEnd::Istio => &[("What to capture", &istio::FLAGS)],
         FrontEnd::Daemonset => &[("Where the proxy is", &linkerd::DAEMONSET_FLAGS)],
         FrontEnd::ProxyInit => &[("What to capture", &linkerd::PROXY_INIT_FLAGS)],
-        FrontEnd::PrepareProxy => &[("What to capture", &prepare_proxy::FLAGS)],
+        FrontEnd::PrepareProxy => &[("What to capture", &istio::PREPARE_PROXY_FLAGS)],
         FrontEnd::Machine => {
             &[("Files", &machine::FLAGS), ("What to capture, over the files", &istio::FLAGS)]
         }

@@ -1,5 +1,5 @@
-//! The front end that istio-iptables has: its flags, long and short, and its environment. It stands in for
-//! `istio-iptables` and `pilot-agent istio-iptables` in Istio's own pod template.
+//! The front ends that Istio has had: istio-iptables with its flags, long and short, and its environment, and the script
+//! that came before it. The first stands in for `istio-iptables` and `pilot-agent istio-iptables` in Istio's own pod template.
 
 use outrigger_contract as contract;
 
@@ -9,6 +9,7 @@ use crate::options::{
     Backend, Capture, DryRun, Form, Options, PROBE_TIMEOUT, SHARED_FLAGS, SelfTest, Surroundings, Task,
     shared,
 };
+use crate::prepare_proxy::PrepareProxy;
 use crate::rules::Steering;
 use crate::sidecar::{Dns, Groups, Mode, Sidecar};
 use crate::values::{self, Families, Net, Selection};
@@ -77,6 +78,13 @@ pub(crate) const FLAGS: [Flag; 47] = [
     Flag::ignored("log_stacktrace_level", None, Takes::IgnoredValue),
     Flag::ignored("log_target", None, Takes::IgnoredValue),
     Flag::ignored("vklog", None, Takes::IgnoredValue),
+];
+
+pub(crate) const PREPARE_PROXY_FLAGS: [Flag; 4] = [
+    Flag::value("port", Some('p'), "port of the proxy, for both directions (required)"),
+    Flag::value("uid", Some('u'), "user whose own traffic is let through (required)"),
+    Flag::value("ranges", Some('i'), "outbound ranges to capture; none is all"),
+    Flag::ignored("exclude", Some('e'), Takes::IgnoredValue),
 ];
 
 /// Flags that also have a variable of another name.
@@ -166,6 +174,26 @@ pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outc
     options.force = settings.switched("force-apply")?;
     options.log_json |= given.switched("log_as_json");
     Ok(options)
+}
+
+/// Reads a command line of Istio's first init containers.
+pub(crate) fn prepare_proxy(arguments: &[String], surroundings: &Surroundings) -> Outcome<Options> {
+    let known = [SHARED_FLAGS.as_slice(), PREPARE_PROXY_FLAGS.as_slice()].concat();
+    let given = parse(arguments, &known)?;
+    given.flags_alone("prepare-proxy")?;
+    let (Some(port), Some(uid)) = (given.get("port"), given.get("uid")) else {
+        return usage(
+            "--port (-p) and --uid (-u) are required: the proxy's port and its user, such as -p 15001 -u 1337",
+        );
+    };
+    let nets = values::nets("--ranges", given.get("ranges").unwrap_or_default())?;
+    let plan = PrepareProxy {
+        families: Families::BOTH,
+        port: values::port("--port", port)?,
+        uid: surroundings.id("--uid", "passwd", uid)?,
+        ranges: if nets.is_empty() { Selection::All } else { Selection::Only(nets) },
+    };
+    shared(&given, surroundings, Capture::PrepareProxy(plan))
 }
 
 fn backend(settings: &Settings<'_>) -> Outcome<Option<Backend>> {

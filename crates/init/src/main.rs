@@ -20,6 +20,7 @@
 
 mod backend;
 mod cni;
+mod command_line;
 mod connections;
 mod daemonset;
 mod error;
@@ -92,7 +93,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let surroundings = Surroundings { environment, etc: "/etc".into() };
     // A tool that ends before it has read its rules says why; its end is not to be ours.
     signal(SIGPIPE, IGNORE);
-    match run::run(&arguments, &surroundings) {
+    match command_line::run(&arguments, &surroundings) {
         Ok(()) => 0,
         Err(failure) => {
             let json = arguments.iter().any(|a| a == "--log_as_json" || a == "--log-format=json");

@@ -1,18 +1,8 @@
 //! Capture as Istio's first init containers had it (`proxy_init` of Istio 0.1 to 0.7): one port for both ways,
 //! and everything outbound unless ranges are given.
 
-use crate::error::{Outcome, usage};
-use crate::flags::{Flag, Takes, parse};
-use crate::options::{Capture, Options, SHARED_FLAGS, Surroundings, shared};
 use crate::rules::{Action, Hook, Match, Protocol, RuleSet, Table, TableKind, chain};
-use crate::values::{self, Families, Family, Interface, Net, Selection};
-
-pub(crate) const FLAGS: [Flag; 4] = [
-    Flag::value("port", Some('p'), "port of the proxy, for both directions (required)"),
-    Flag::value("uid", Some('u'), "user whose own traffic is let through (required)"),
-    Flag::value("ranges", Some('i'), "outbound ranges to capture; none is all"),
-    Flag::ignored("exclude", Some('e'), Takes::IgnoredValue),
-];
+use crate::values::{Families, Family, Interface, Net, Selection};
 
 /// What is captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,26 +11,6 @@ pub(crate) struct PrepareProxy {
     pub(crate) port: u16,
     pub(crate) uid: u32,
     pub(crate) ranges: Selection<Net>,
-}
-
-/// Reads a command line.
-pub(crate) fn options(arguments: &[String], surroundings: &Surroundings) -> Outcome<Options> {
-    let known = [SHARED_FLAGS.as_slice(), FLAGS.as_slice()].concat();
-    let given = parse(arguments, &known)?;
-    given.flags_alone("prepare-proxy")?;
-    let (Some(port), Some(uid)) = (given.get("port"), given.get("uid")) else {
-        return usage(
-            "--port (-p) and --uid (-u) are required: the proxy's port and its user, such as -p 15001 -u 1337",
-        );
-    };
-    let nets = values::nets("--ranges", given.get("ranges").unwrap_or_default())?;
-    let plan = PrepareProxy {
-        families: Families::BOTH,
-        port: values::port("--port", port)?,
-        uid: surroundings.id("--uid", "passwd", uid)?,
-        ranges: if nets.is_empty() { Selection::All } else { Selection::Only(nets) },
-    };
-    shared(&given, surroundings, Capture::PrepareProxy(plan))
 }
 
 impl PrepareProxy {

@@ -2,7 +2,9 @@
 //! JSON; with a sentence for each rule on request. A dry run prints this and changes nothing.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
+use crate::error::{Outcome, failed};
 use crate::expression::chain_name;
 use crate::iptables_text as iptables;
 use crate::log::json_string;
@@ -10,6 +12,14 @@ use crate::nft_tables::{hook_chain_name, hook_parameters, steps, table_name};
 use crate::options::{Backend, Form};
 use crate::rules::{Action, Hook, Match, Protocol, Rule, RuleSet, State, Steering};
 use crate::values::{Families, Family, Interface};
+
+/// Writes a text to standard output.
+pub(crate) fn out(text: &str) -> Outcome<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        Err(error) => failed(format!("cannot write to standard output: {error}")),
+    }
+}
 
 /// The rules in this form; `native` is the back end whose form that is.
 pub(crate) fn render(rules: &RuleSet, form: Form, native: Backend, explain: bool) -> String {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::error::Outcome;
 use crate::expression::{expressions, read_list};
+use crate::front_end::FrontEnd;
 use crate::netlink::{Messages, attribute};
 use crate::options::{Backend, Capture, Form, Options, Surroundings, Task};
 use crate::rules::RuleSet;
-use crate::run::{FrontEnd, rules};
+use crate::run::rules;
 use crate::sidecar::Dns;
 use crate::values::Families;
-use crate::{cni, facts, flags, iptables_text, istio, legacy, linkerd, machine, prepare_proxy, print};
+use crate::{cni, facts, flags, iptables_text, istio, legacy, linkerd, machine, print};
 
 fn surroundings(environment: BTreeMap<String, String>) -> Surroundings {
     Surroundings { environment, etc: "/nowhere".into() }
@@ -62,7 +63,7 @@ pub fn command_line(text: &str) {
         FrontEnd::Istio => check(istio::options(arguments, &surroundings)),
         FrontEnd::Daemonset => check(linkerd::daemonset(arguments, &surroundings)),
         FrontEnd::ProxyInit => check(linkerd::proxy_init(arguments, &surroundings)),
-        FrontEnd::PrepareProxy => check(prepare_proxy::options(arguments, &surroundings)),
+        FrontEnd::PrepareProxy => check(istio::prepare_proxy(arguments, &surroundings)),
         // It would read the files that it is told to; see `machine`.
         FrontEnd::Machine => drop(flags::parse(arguments, &machine::FLAGS)),
         FrontEnd::InstallCni => drop(cni::install::options(arguments)),

@@ -1,11 +1,11 @@
 //! One run from beginning to end.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use outrigger_contract as contract;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -13,8 +13,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::backend;
 use crate::error::{Failure, Outcome, failed};
 use crate::facts;
-use crate::front_end::FrontEnd;
-use crate::help;
 use crate::log::{Log, Value};
 use crate::manner::Change;
 use crate::options::{Backend, Capture, DryRun, Options, Surroundings, Task};
@@ -23,30 +21,9 @@ use crate::routes::Routes;
 use crate::rules::RuleSet;
 use crate::self_test;
 use crate::sidecar::Dns;
-use crate::{cni, istio, linkerd, machine, prepare_proxy};
 
 /// How long a run waits for another one in the same namespace.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Reads the command line and does what it says.
-pub(crate) fn run(arguments: &[String], surroundings: &Surroundings) -> Outcome<()> {
-    let (front_end, arguments) = FrontEnd::of(arguments);
-    if let Some(text) = help::wanted(front_end, arguments) {
-        return print(&text);
-    }
-    let options = match front_end {
-        FrontEnd::Istio => istio::options(arguments, surroundings),
-        FrontEnd::Daemonset => linkerd::daemonset(arguments, surroundings),
-        FrontEnd::ProxyInit => linkerd::proxy_init(arguments, surroundings),
-        FrontEnd::PrepareProxy => prepare_proxy::options(arguments, surroundings),
-        FrontEnd::Machine => machine::options(arguments, surroundings),
-        FrontEnd::InstallCni => return cni::install(arguments),
-    }?;
-    if let Some(name) = &options.netns {
-        enter(name)?;
-    }
-    carry_out(&options, surroundings)
-}
 
 /// Does what the options say, in the network namespace that this process is in.
 pub(crate) fn carry_out(options: &Options, surroundings: &Surroundings) -> Outcome<()> {
@@ -89,7 +66,7 @@ pub(crate) fn carry_out(options: &Options, surroundings: &Surroundings) -> Outco
                     "{text}; capture is not programmed in this pod: the CNI plugin {} was not there when the pod's \
                      network was made, or does not work on this node; install it there (manifests/cni) and delete \
                      this pod, so that it is made anew",
-                    cni::chain::PLUGIN
+                    contract::CNI_PLUGIN
                 )),
                 failure => failure,
             })
@@ -106,13 +83,6 @@ pub(crate) fn planned(
 ) -> Outcome<RuleSet> {
     let log = Log { json: options.log_json };
     Ok(rules(&complete(options.capture.clone(), options, surroundings, routes, log)?))
-}
-
-fn print(text: &str) -> Outcome<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(()),
-        Err(error) => failed(format!("cannot write to standard output: {error}")),
-    }
 }
 
 /// Goes into a network namespace, given by its path or by a process in it. This process has one thread, so all of it
@@ -209,7 +179,7 @@ pub(crate) fn rules(capture: &Capture) -> RuleSet {
 fn show(rules: &RuleSet, dry_run: &DryRun, native: Backend) -> Outcome<()> {
     let text = print::render(rules, dry_run.form, native, dry_run.explain);
     match &dry_run.file {
-        None => print(&text),
+        None => print::out(&text),
         Some(path) => std::fs::write(path, text).map_err(|error| {
             Failure::Run(format!("{} (DRY_RUN_FILE_PATH): cannot write it: {error}", path.display()))
         }),

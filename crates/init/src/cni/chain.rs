@@ -1,11 +1,9 @@
 //! A list of plugins (`.conflist`) with this plugin at its end, and without it. Pure: texts in, texts out.
 
+use outrigger_contract::CNI_PLUGIN;
 use serde_json::Value;
 
 use super::entry;
-
-/// The name of the program in the runtime's folder of plugins.
-pub(crate) const PLUGIN: &str = "outrigger-cni";
 
 /// The file of a folder that a runtime takes: the first by name of those that it reads.
 pub(crate) fn chosen<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -53,7 +51,7 @@ fn plugins(list: &mut Value) -> Result<&mut Vec<Value>, String> {
 }
 
 fn is_ours(plugin: &Value) -> bool {
-    plugin["type"] == PLUGIN
+    plugin["type"] == CNI_PLUGIN
 }
 
 fn write(list: &Value) -> Result<String, String> {

@@ -1,6 +1,7 @@
 //! `install-cni`: brings this very program to a node as a plugin, chains it into the list of plugins that the runtime
 //! takes, sees to it that it stays there, and takes both away at its end.
 
+use outrigger_contract::CNI_PLUGIN;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -71,7 +72,7 @@ pub(crate) fn run(options: &Options, log: Log) -> Outcome<()> {
         Ok(program) => program,
         Err(error) => return failed(format!("cannot read this program (/proc/self/exe): {error}")),
     };
-    let plugin = options.bin.join(chain::PLUGIN);
+    let plugin = options.bin.join(CNI_PLUGIN);
     if options.check {
         return check(options, &plugin, &program);
     }

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 
+use outrigger_contract::CNI_PLUGIN;
 use rustix::fs::stat;
 use serde_json::{Value, json};
 
@@ -102,7 +103,7 @@ fn go_in(work: &Work) -> Outcome<()> {
 
 /// The plugin's entry in a list of plugins.
 fn entry() -> Value {
-    json!({"type": chain::PLUGIN, "capabilities": {request::ANNOTATIONS: true, request::DNS: true}})
+    json!({"type": CNI_PLUGIN, "capabilities": {request::ANNOTATIONS: true, request::DNS: true}})
 }
 
 /// Failures of the installer are told like those of a run.
