@@ -18,7 +18,8 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} {}", self.field, self.message)
+        let field = if self.field.is_empty() { "the object" } else { &self.field };
+        write!(f, "{field} {}", self.message)
     }
 }
 

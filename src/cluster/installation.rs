@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Cluster, Error, Signer, Which, events, keeper, lease, namespaces, serving};
 use crate::certificates::Served;
-use crate::installation::PART_OF_LABEL;
+use crate::installation::{PART_OF_LABEL, certificate_secret};
 use crate::notice::{Notice, Reference};
 use crate::telemetry::Metrics;
 use crate::webhook::Namespaces;
@@ -44,7 +44,7 @@ impl Installation {
 
     /// The Secret of the certificate: `outrigger-certificate`.
     pub fn secret(&self) -> String {
-        format!("{}-certificate", self.name)
+        certificate_secret(&self.name)
     }
 
     /// The names by which API servers call us: of our Service.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Cluster, Error, REGISTRATIONS};
 use crate::certificates::unix_now;
 use crate::diagnosis::{Asked, Facts, asks};
-use crate::installation::{Names, TrialPod, tags_of, trial_pod};
+use crate::installation::{Names, TrialPod, certificate_secret, tags_of, trial_pod};
 use crate::settings::Settings;
 
 /// Namespaces that a pod is sent to, at most.
@@ -77,7 +77,7 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
         registrations,
         namespaces,
         deployment,
-        secret: one(format!("{own}/secrets/{}-certificate", names.name)).await,
+        secret: one(format!("{own}/secrets/{}", certificate_secret(&names.name))).await,
         settings,
         replicas: replicas(cluster, names).await,
         samples,

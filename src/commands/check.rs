@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use outrigger::check::{Finding, Report, Severity, check};
 use outrigger::cluster::survey;
 use outrigger::diagnosis::{Line, State, diagnose};
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::arguments;
 use super::cluster::ClusterFlags;
 use super::inject::injector;
-use super::output;
+use super::output::{self, OutputFlag};
 use super::report::{BAD, DIM, GOOD, STRONG, WARNING, counted};
 use super::rewrite;
 use super::settings::SettingsFlags;
@@ -55,12 +55,6 @@ pub(crate) struct Check {
 
 /// Pods that a finding names in its line.
 const NAMED: usize = 3;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputFlag {
-    Text,
-    Json,
-}
 
 impl Check {
     /// Runs the command.

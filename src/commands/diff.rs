@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use outrigger::{patch, yaml};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use similar::{ChangeTag, TextDiff};
 
 use super::inject::{inject, injector};
 use super::manifests::{ManifestFlags, Parsed};
-use super::output;
+use super::output::{self, OutputFlag};
 use super::report::{BAD, DIM, GOOD, STRONG};
 use super::rewrite::{self, Fate};
 use super::settings::SettingsFlags;
@@ -36,12 +36,6 @@ pub(crate) struct Diff {
     output: OutputFlag,
     #[command(flatten)]
     settings: SettingsFlags,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputFlag {
-    Text,
-    Json,
 }
 
 /// The change of one document.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{ArgGroup, Args};
 use outrigger::injection::Injector;
 use outrigger::manifest::Object;
 use outrigger::mistakes;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::cluster::ClusterFlags;
 use super::inject::injector_of;
 use super::manifests::{self, ManifestFlags, Namespaces, Parsed, Stream};
-use super::output;
+use super::output::{self, OutputFlag};
 use super::report::{BAD, DIM, GOOD, Report, STRONG, WARNING};
 use super::rewrite;
 use super::settings::SettingsFlags;
@@ -48,12 +48,6 @@ pub(crate) struct Explain {
     fields: bool,
     #[command(flatten)]
     settings: SettingsFlags,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputFlag {
-    Text,
-    Json,
 }
 
 /// One workload, explained.

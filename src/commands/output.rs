@@ -5,6 +5,15 @@ use std::io::{Error, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use clap::ValueEnum;
+
+/// How a command writes what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFlag {
+    Text,
+    Json,
+}
+
 /// Writes to a file, or to standard output for `-` and for nothing. A file is replaced in one step and keeps its
 /// mode; what is no regular file (a pipe, `/dev/stdout`) is written to.
 pub(crate) fn write(to: Option<&Path>, bytes: &[u8]) -> Result<(), String> {

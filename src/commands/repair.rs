@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use outrigger::cluster::{Cluster, Error, How, Left, is_rolled_out, restart, wanting};
 use outrigger::installation::{DEFAULT_REVISION, Names};
 use outrigger::settings::INSTALLATION_NAMESPACE;
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments;
 use super::cluster::ClusterFlags;
-use super::output;
+use super::output::{self, OutputFlag};
 use super::report::{Outcome, Report};
 use super::rewrite;
 
@@ -59,12 +59,6 @@ pub(crate) struct Repair {
     /// For people, or for programs: an array with one element for each workload
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Output")]
     output: OutputFlag,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputFlag {
-    Text,
-    Json,
 }
 
 impl Repair {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use outrigger::cluster::{Change, ROTATE_ANNOTATION};
-use outrigger::installation::{DEFAULT_REVISION, Names};
+use outrigger::installation::{DEFAULT_REVISION, Names, certificate_secret};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ impl Rotate {
     /// No cluster, no such Secret, no permission to write it, or a Secret of cert-manager's.
     pub(crate) fn run(&self) -> Result<(), String> {
         let names = Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())?;
-        let secret = format!("{}-certificate", names.name);
+        let secret = certificate_secret(&names.name);
         let managed = self.cluster.ask(async |cluster| {
             let path = format!("/api/v1/namespaces/{}/secrets/{secret}", self.namespace);
             let found = cluster.get(&path).await?;

@@ -9,7 +9,7 @@ use super::State::{Failed, Unknown, Warning};
 use super::{Facts, Found, bad, leads_to, ok};
 use crate::certificates::{Bundle, Identity, written_date};
 use crate::injection::{Injector, of_namespace};
-use crate::installation::{tags_of, verify};
+use crate::installation::{certificate_secret, tags_of, verify};
 use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE, Settings};
 use crate::sidecars::{self, Want, Workload};
 
@@ -242,7 +242,7 @@ fn certificate(facts: &Facts) -> Result<Found, String> {
     let (names, now) = (&facts.names, facts.now);
     let remedy = format!("outrigger certs rotate --revision {} -n {}", names.revision, names.namespace);
     let Some(secret) = facts.secret.as_ref().map_err(Clone::clone)? else {
-        let message = format!("there is no Secret {}-certificate", names.name);
+        let message = format!("there is no Secret {}", certificate_secret(&names.name));
         let remedy = "it is made by the replica that leads; look at the log of the one whose outrigger_leader is 1. \
                       Where files give the certificate, look at what writes them";
         return Ok(bad(Warning, message, remedy));

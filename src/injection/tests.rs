@@ -142,6 +142,7 @@ fn a_pod_that_is_left_alone_says_why() {
 #[test]
 fn what_is_no_pod_is_refused_by_field() {
     for (pod, message) in [
+        (json!("web"), "the object is a string, and must be an object"),
         (json!({"metadata": {}}), "spec is missing, and must be an object"),
         (json!({"metadata": 1, "spec": {}}), "metadata is a number, and must be an object"),
         (json!({"spec": {}}), "spec.containers is empty, and a pod needs a container"),

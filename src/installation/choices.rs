@@ -3,7 +3,7 @@
 use axum::http::Uri;
 use serde_json::{Value, json};
 
-use super::{Error, Names, Options, Part, Repair, registration};
+use super::{Error, Names, Options, Part, Repair, certificate_secret, registration};
 use crate::settings::{KubernetesVersion, Settings};
 
 /// Where the images of the manifests come from: nowhere but `images/build`.
@@ -164,7 +164,7 @@ fn webhook(spec: &mut Value, options: &Options, names: &Names) -> Result<(), Err
     }
     let pod = &mut spec["template"]["spec"];
     if options.parts.contains(&Part::CertManager) {
-        let secret = json!({"secretName": format!("{}-certificate", names.name)});
+        let secret = json!({"secretName": certificate_secret(&names.name)});
         let folder = "/etc/outrigger-certificate";
         let [certificate, key] = ["tls.crt", "tls.key"].map(|file| format!("{folder}/{file}"));
         mount(pod, "certificate", ("secret", secret), &["--cert", &certificate, "--key", &key]);

@@ -27,7 +27,7 @@ use serde_json::Value;
 use crate::settings::{INSTALLATION_NAMESPACE, KubernetesVersion};
 use crate::{manifest, yaml};
 
-pub use names::Names;
+pub use names::{Names, certificate_secret};
 pub use parts::{Part, Repair};
 pub use removal::{removal, tags_of};
 pub use sidecars::Sidecars;

@@ -29,6 +29,11 @@ pub struct Names {
     pub revision: String,
 }
 
+/// The name of the Secret in which the installation `name` has its certificate.
+pub fn certificate_secret(name: &str) -> String {
+    format!("{name}-certificate")
+}
+
 impl Names {
     /// The names that follow from revision and namespace.
     ///

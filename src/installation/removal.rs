@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::tag::TAG_LABEL;
-use super::{Error, Names, Object, Options, Part, Repair, all};
+use super::{Error, Names, Object, Options, Part, Repair, all, certificate_secret};
 
 /// What is deleted of an installation, in order: the registration first, so that no pod is sent to a webhook that is
 /// gone. All parts are in it, whichever were installed, and what the webhook makes itself. The namespace is not: it may
@@ -32,7 +32,7 @@ pub fn removal(names: &Names) -> Result<Vec<Object>, Error> {
     installed.sort_by_key(|object| object["kind"] == "Service");
     let Names { name, namespace, .. } = names;
     let made = [
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-certificate"), "namespace": namespace}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": certificate_secret(name), "namespace": namespace}}),
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": namespace}}),
     ];
     Ok(installed.into_iter().chain(&made).map(|value| Object::made(identity(value))).collect())

@@ -134,7 +134,11 @@ impl<'a> Document<'a> {
         json::parse(content).or_else(|e| {
             // YAML's flow style looks like JSON, and takes a comma before a brace.
             yaml::parse(text).map_err(|_| {
-                let message = e.to_string();
+                let message = if e.is_eof() {
+                    "the document ends before its JSON does".to_owned()
+                } else {
+                    e.to_string()
+                };
                 let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(m, _)| m);
                 self.error(breaks(before.as_bytes()) + e.line().max(1), e.column().max(1), message)
             })

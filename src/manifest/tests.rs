@@ -256,6 +256,7 @@ fn json_is_read_as_json_or_as_yaml_in_its_clothes() {
         ("\n{\"a\": 1,\n\"a\": 2}", 3, "the key \"a\" stands twice in one object"),
         ("{\"a\": 1}\n{\"b\": tru}}\n", 2, ""),
         ("{\"a\": [1}", 1, ""),
+        ("{\"a\": 1,\n\"b\": {\n", 3, "the document ends before its JSON does"),
     ] {
         let documents = split(stream.as_bytes());
         let error = documents.iter().find_map(|d| d.parse().err()).unwrap();
