@@ -1,6 +1,5 @@
 //! A captured connection: what is known of it, and how its upstream is reached.
 
-use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,13 +29,9 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// Waits until idle connections of this direction have to end ([`Phase::Closing`]). Outbound ones never have to:
-    /// the application may need the world until its end.
+    /// Waits until idle connections of this direction have to end.
     pub(crate) async fn closing(&self) {
-        match self.direction {
-            Direction::Inbound => self.shared.life.reached(Phase::Closing).await,
-            Direction::Outbound => pending().await,
-        }
+        self.shared.life.reached_in(self.direction, Phase::Closing).await;
     }
 
     /// The counters of its direction.

@@ -1,10 +1,12 @@
 //! Starting, ready, draining, gone.
 
+use std::future::pending;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::destination::Direction;
 use crate::settings::Drain;
 use crate::telemetry::Telemetry;
 
@@ -74,6 +76,15 @@ impl Life {
         let mut changes = self.phase.subscribe();
         // The sender lives as long as `self`, so that waiting cannot fail.
         let _ = changes.wait_for(|now| *now >= phase).await;
+    }
+
+    /// The same for what belongs to one direction. Outbound never gets there: the application may need the world until its
+    /// end.
+    pub(crate) async fn reached_in(&self, direction: Direction, phase: Phase) {
+        match direction {
+            Direction::Inbound => self.reached(phase).await,
+            Direction::Outbound => pending().await,
+        }
     }
 
     /// What SIGTERM asks for: stop being ready, let connections in flight go on within `drain`, then be gone.

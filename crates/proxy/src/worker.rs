@@ -72,13 +72,7 @@ fn listen(worker: Rc<Shared>, listeners: Listeners) -> std::io::Result<()> {
 
 async fn accept(worker: Rc<Shared>, direction: Direction, listener: tokio::net::TcpListener) {
     let life = Arc::clone(&worker.life);
-    let closing = async {
-        match direction {
-            Direction::Inbound => life.reached(Phase::Closing).await,
-            // The application may need the world until its end.
-            Direction::Outbound => std::future::pending().await,
-        }
-    };
+    let closing = life.reached_in(direction, Phase::Closing);
     let accepting = async {
         loop {
             let side = worker.shard.side(direction);

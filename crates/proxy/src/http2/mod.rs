@@ -4,12 +4,12 @@
 mod answer;
 mod body;
 mod carry;
+mod extended_connect;
 mod fields;
 mod keep_alive;
 mod messages;
 mod pump;
 mod record;
-mod settings;
 mod stream;
 mod upstream;
 
@@ -20,7 +20,6 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use crate::captured::Captured;
-use crate::destination::Direction;
 use crate::life::Phase;
 use stream::Stream;
 use upstream::Upstream;
@@ -57,13 +56,7 @@ async fn accept(
         .handshake(client);
     let mut connection = Box::pin(handshake).await?;
     let upstream = Upstream::new(Rc::clone(captured), first);
-    let draining = async {
-        match captured.direction {
-            Direction::Inbound => captured.shared.life.reached(Phase::Draining).await,
-            Direction::Outbound => std::future::pending().await,
-        }
-    };
-    let mut draining = pin!(draining);
+    let mut draining = pin!(captured.shared.life.reached_in(captured.direction, Phase::Draining));
     let mut drained = false;
     let mut gone = pin!(keep_alive::gone(connection.ping_pong(), heard, || true));
     loop {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::settings::{Extended, First};
+use super::extended_connect::{Extended, First};
 
 /// When the peer was heard last.
 pub(super) type Heard = Rc<Cell<Instant>>;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::connection::harness::{Harness, refusing, run};
+use crate::destination::Direction;
 use crate::local::LocalExecutor;
 use crate::reply;
 use crate::route::Declared;

@@ -11,8 +11,8 @@ use h2::client::SendRequest;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
+use super::extended_connect::Extended;
 use super::keep_alive;
-use super::settings::Extended;
 use super::stream::Stream;
 use crate::captured::Captured;
 use crate::telemetry::Limit;
