@@ -48,7 +48,7 @@ impl Trial {
         self.folder.join(name)
     }
 
-    /// Prints the commands on stdout.
+    /// Prints the commands on stdout; last, where they are seen.
     pub(super) fn print(&self) {
         let [ca, review, webhook] =
             ["ca.crt", "review.json", "webhook.yaml"].map(|name| quoted(&self.file(name)));
@@ -58,19 +58,17 @@ impl Trial {
         let _ = writeln!(
             std::io::stdout(),
             "\
-Outrigger injects at {url}, with a certificate made for this run.
+Outrigger injects at {url}, with a certificate made for this run. This lets an API server on this machine call it:
 
-Ask it to inject a pod:
-
-  curl -sS --cacert {ca} -H 'Content-Type: application/json' --data @{review} {url}
-
-Let an API server on this machine call it:
+{indented}
+To give it that:
 
   kubectl apply -f {webhook}
 
-which is
+To see a pod injected, without a cluster:
 
-{indented}"
+  curl -sS --cacert {ca} -H 'Content-Type: application/json' --data @{review} {url}
+"
         );
     }
 }

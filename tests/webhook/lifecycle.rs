@@ -52,7 +52,7 @@ fn the_printed_commands_work() {
     let mut stdout = child.stdout.take().unwrap();
     let mut said = String::new();
     let mut piece = [0; 4096];
-    while !said.trim_end().ends_with("timeoutSeconds: 5") || said.matches("timeoutSeconds").count() < 2 {
+    while !said.lines().any(|line| line.trim().starts_with("curl ")) || !said.ends_with("/inject\n\n") {
         let length = stdout.read(&mut piece).unwrap();
         assert!(length > 0, "{said}");
         said += std::str::from_utf8(&piece[..length]).unwrap();
@@ -65,8 +65,9 @@ fn the_printed_commands_work() {
     // The file to apply is what is printed.
     let apply = said.lines().find_map(|line| line.trim().strip_prefix("kubectl apply -f ")).unwrap();
     let file = std::fs::read_to_string(apply).unwrap();
-    let (_, printed) = said.split_once("which is\n\n").unwrap();
-    let printed: String = printed.trim_end().lines().map(|line| line[2..].to_owned() + "\n").collect();
+    let (_, printed) = said.split_once("call it:\n\n").unwrap();
+    let (printed, _) = printed.split_once("\nTo give it that:").unwrap();
+    let printed: String = printed.lines().map(|line| line[2..].to_owned() + "\n").collect();
     assert_eq!(printed, file);
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert!(child.wait().unwrap().success());
