@@ -366,6 +366,8 @@ impl Injector {
         let mut config = Cow::Borrowed(&self.mesh.proxies.effective);
         if let Some(annotation) = pod["metadata"]["annotations"][PROXY_CONFIG_ANNOTATION].as_str() {
             proxy_config::overlay(config.to_mut(), proxy_config::from_annotation(annotation)?);
+            proxy_config::listeners(&config)
+                .map_err(|e| format!("annotation {PROXY_CONFIG_ANNOTATION}: {e}"))?;
         }
         Ok(config)
     }

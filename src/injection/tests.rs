@@ -190,6 +190,24 @@ fn what_is_no_pod_is_refused_by_field() {
 }
 
 #[test]
+fn two_listeners_of_the_sidecar_are_not_given_one_port_whoever_says_so() {
+    let injector = injector("meshConfig: {defaultConfig: {statusPort: 15099}}");
+    for (config, message) in [
+        ("statusPort: 15021", "statusPort is 15021, the sidecar's port for readiness: choose another"),
+        ("proxyAdminPort: 15099", "proxyAdminPort and statusPort are both 15099: give each its own"),
+    ] {
+        let mut pod = web();
+        pod["metadata"]["annotations"] = json!({"proxy.istio.io/config": config});
+        match injector.inject(&pod, &Request::default()) {
+            Err(Error::Refused(got)) => {
+                assert!(got.ends_with(&format!("annotation proxy.istio.io/config: {message}")), "{got}");
+            }
+            other => panic!("{config}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_template_that_is_not_there_or_fails_names_the_pod() {
     let mut pod = web();
     pod["metadata"]["annotations"] = json!({"inject.istio.io/templates": "sidecar, none"});

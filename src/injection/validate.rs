@@ -26,7 +26,7 @@ const RULES: &[(&str, Rule)] = &[
     ("sidecar.istio.io/proxyMemoryLimit", quantity::check),
     ("status.sidecar.istio.io/port", |value| {
         port(value).map_err(|e| format!("excludeInboundPorts invalid: {e}"))?;
-        proxy_config::free("it", value.trim().parse().unwrap_or_default())
+        proxy_config::port_is_free("it", value.trim().parse().unwrap_or_default())
     }),
     ("traffic.sidecar.istio.io/excludeInboundPorts", |value| ports("excludeInboundPorts", value)),
     ("traffic.sidecar.istio.io/excludeInterfaces", interfaces),

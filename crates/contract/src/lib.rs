@@ -1,5 +1,5 @@
-//! What the three programs agree on: names, ports, ids, and how values are written. It has no dependencies, so that each of them can
-//! hold it without holding the others.
+//! What the three programs agree on: names, ports, ids, and how values are written. It has no dependencies, so that
+//! each of them can hold it without holding the others.
 //!
 //! The values are Istio's, so that a manifest or a dashboard written for Istio keeps working.
 

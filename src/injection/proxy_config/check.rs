@@ -70,27 +70,24 @@ pub(super) fn check(config: &ProxyConfig) -> Result<(), String> {
             require(false, &format!("invalid {name}: {e}"));
         }
     }
-    if let Err(e) = listeners(config) {
-        require(false, &e);
-    }
     if found.is_empty() { Ok(()) } else { Err(errors(&found)) }
 }
 
-/// Whether the ports that a ProxyConfig chooses are left to it: with one of the sidecar's other listeners it would not start.
-/// This is no rule of Istio's, where it is Envoy that does not start.
-pub(super) fn listeners(config: &ProxyConfig) -> Result<(), String> {
+/// Whether the ports that a ProxyConfig chooses, all layers of it, are left to it: with one of the sidecar's other listeners it
+/// would not start. This is no rule of Istio's, where it is Envoy that does not start.
+pub(in crate::injection) fn listeners(config: &ProxyConfig) -> Result<(), String> {
     let port = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or_default();
     let (admin, status) = (port("proxyAdminPort"), port("statusPort"));
-    free("proxyAdminPort", admin)?;
-    free("statusPort", status)?;
+    port_is_free("proxyAdminPort", admin)?;
+    port_is_free("statusPort", status)?;
     if admin == status && admin != 0 {
         return Err(format!("proxyAdminPort and statusPort are both {admin}: give each its own"));
     }
     Ok(())
 }
 
-/// Whether no listener of the sidecar has a port that cannot be chosen.
-pub(in crate::injection) fn free(name: &str, port: i64) -> Result<(), String> {
+/// Whether `port`, which `name` chooses, is none that the sidecar has for something else, whatever is chosen.
+pub(in crate::injection) fn port_is_free(name: &str, port: i64) -> Result<(), String> {
     let taken = [
         (contract::OUTBOUND_PORT, "outbound traffic"),
         (contract::INBOUND_PORT, "inbound traffic"),

@@ -8,7 +8,7 @@ mod duration;
 mod read;
 mod schema;
 
-pub(super) use check::free;
+pub(super) use check::{listeners, port_is_free};
 use serde_json::{Map, Value, json};
 
 use crate::settings::misspelt;
@@ -51,9 +51,9 @@ impl MeshDefaults {
     pub(super) fn new(default_config: &Value) -> Result<Self, String> {
         let mut written = built_in();
         overlay(&mut written, read::object(default_config.clone(), schema::PROXY_CONFIG, true)?);
-        check::listeners(&written)?;
         let mut effective = built_in();
         overlay(&mut effective, read::object(default_config.clone(), schema::PROXY_CONFIG, false)?);
+        listeners(&effective)?;
         Ok(Self { written, effective })
     }
 }
@@ -146,10 +146,8 @@ mod tests {
             mesh(json!({"proxyAdminPort": 15020})),
             "proxyAdminPort and statusPort are both 15020: give each its own"
         );
-        assert_eq!(
-            from_annotation("statusPort: 15021").unwrap_err(),
-            "1 error occurred:\n\t* statusPort is 15021, the sidecar's port for readiness: choose another\n\n"
-        );
+        // A zero is nothing said.
+        assert!(mesh(json!({"proxyAdminPort": 15020, "statusPort": 0})).contains("are both 15020"));
     }
 
     #[test]

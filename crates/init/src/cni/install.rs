@@ -1,7 +1,6 @@
 //! `install-cni`: brings this very program to a node as a plugin, chains it into the list of plugins that the runtime
 //! takes, sees to it that it stays there, and takes both away at its end.
 
-use outrigger_contract::CNI_PLUGIN;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use outrigger_contract::CNI_PLUGIN;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
