@@ -2,6 +2,7 @@
 //!
 //! The steps are Istio's, in its order, one file each; a step acts on what is there, whichever pack put it there.
 
+mod agent;
 mod cluster;
 mod cni;
 mod data;
@@ -324,6 +325,7 @@ impl Injector {
 
         let bad_pod = |e: String| Error::Refused(format!("failed to process pod: {e}"));
         cluster::apply(&mut injected, &environment);
+        agent::is_free(&mut injected, &proxy_config).map_err(bad_pod)?;
         if values["mergeMetricsWithoutSidecar"] == true || cluster::sidecar(&mut injected).is_some() {
             prometheus::merge(&mut injected, &self.mesh).map_err(bad_pod)?;
         }
@@ -354,9 +356,10 @@ impl Injector {
     /// The pod as its author sent it, as far as an earlier injection lets it be told.
     fn without_injection(&self, sent: &Value, status: &Status, kept: &Overrides) -> Value {
         let mut before = sent.clone();
+        let agent = agent::port(&mut before, &self.mesh);
         status.strip(&mut before);
         if let Some(annotations) = before["metadata"]["annotations"].as_object_mut() {
-            prometheus::strip(annotations, &self.mesh);
+            prometheus::strip(annotations, agent);
         }
         kept.reinsert(&mut before);
         before

@@ -286,6 +286,74 @@ fn the_nodes_linkerd_is_reached_by_capture_or_by_environment() {
     assert_eq!(variable(container(&pod, "log"), "http_proxy"), Some("$(L5D_SERVICE_HOST):4140"));
 }
 
+/// Each place where the agent's port stands in an injected pod: what the sidecar is told, the drain hook, the
+/// application's probe, Prometheus, and what capture leaves alone.
+fn agent_ports(settings: &str, annotations: Value) -> [String; 5] {
+    let mut pod = annotated(annotations);
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/", "port": 80}});
+    let pod = injected(&injector(settings), &pod);
+    let proxy = container(&pod, "istio-proxy");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let after = |list: &Value, flag: &str| {
+        let found = list.as_array().into_iter().flatten().find_map(|arg| arg.as_str()?.strip_prefix(flag));
+        found.unwrap_or_default().to_owned()
+    };
+    [
+        after(&proxy["args"], "--statusPort="),
+        after(&proxy["lifecycle"]["preStop"]["exec"]["command"], "--debug-port="),
+        container(&pod, "web")["readinessProbe"]["httpGet"]["port"].to_string(),
+        text(&pod["metadata"]["annotations"]["prometheus.io/port"]),
+        argument(container(&pod, "istio-init"), "-d").to_owned(),
+    ]
+}
+
+#[test]
+fn the_sidecar_listens_where_everybody_is_sent() {
+    let everywhere = |port: &str| [port, port, port, port, &format!("15090,15021,{port}")].map(str::to_owned);
+    let annotation = |port: &str| json!({"status.sidecar.istio.io/port": port});
+    let config = || json!({"proxy.istio.io/config": "statusPort: 15055"});
+    let value = "values: {global: {proxy: {statusPort: 15066}}}";
+    let mesh = "meshConfig: {defaultConfig: {statusPort: 15077}}";
+    assert_eq!(agent_ports("", json!({})), everywhere("15020"));
+    assert_eq!(agent_ports("", annotation("15044")), everywhere("15044"));
+    assert_eq!(agent_ports("", config()), everywhere("15055"));
+    assert_eq!(agent_ports(value, json!({})), everywhere("15066"));
+    assert_eq!(agent_ports(mesh, json!({})), everywhere("15077"));
+    // The nearest to the pod wins.
+    assert_eq!(agent_ports(mesh, config()), everywhere("15055"));
+    assert_eq!(agent_ports(&format!("{value}\n{mesh}"), json!({})), everywhere("15077"));
+    let mut both = config();
+    both["status.sidecar.istio.io/port"] = json!("15044");
+    assert_eq!(agent_ports(mesh, both), everywhere("15044"));
+    // The value 0 takes the hook and the sidecar's own probes away; the application's go where the mesh says.
+    let none = agent_ports("values: {global: {proxy: {statusPort: 0}}}", json!({}));
+    assert_eq!(none, ["", "", "15020", "15020", "15090,15021"]);
+    // Istio's sidecar is not told, and Prometheus is sent to the mesh's port, as with Istio.
+    let istios = agent_ports("pack: istio", annotation("15044"));
+    assert_eq!(istios, ["", "15044", "15044", "15020", "15090,15021,15044"]);
+}
+
+#[test]
+fn a_status_port_that_the_sidecar_has_for_something_else_is_refused() {
+    for (settings, annotations, message) in [
+        (
+            "",
+            json!({"status.sidecar.istio.io/port": "15000"}),
+            "the sidecar has --statusPort=15000: proxyAdminPort and statusPort are both 15000: give each its own",
+        ),
+        (
+            "values: {global: {proxy: {statusPort: 15021}}}",
+            json!({}),
+            "the sidecar has --statusPort=15021: statusPort is 15021, the sidecar's port for readiness: choose another",
+        ),
+    ] {
+        match injector(settings).inject(&annotated(annotations), &Request::default()) {
+            Err(Error::Refused(got)) => assert!(got.ends_with(message), "{got}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn with_a_cni_plugin_no_container_needs_a_capability() {
     let settings = injector(

@@ -6,6 +6,7 @@
 use outrigger_contract::PROXY_CONTAINER;
 use serde_json::{Map, Value, json};
 
+use super::agent;
 use super::cluster::{set_variable, sidecar};
 use super::mesh::Mesh;
 use super::validate::boolean;
@@ -26,15 +27,16 @@ const KINDS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 pub(super) fn rewrite(pod: &mut Value, mesh: &Mesh, by_default: bool) {
     let annotation = |key: &str| pod["metadata"]["annotations"][key].as_str();
     let asked = annotation(REWRITE).and_then(|value| boolean(value).ok()).unwrap_or(by_default);
-    let port = annotation(PORT).and_then(|port| port.trim().parse().ok()).unwrap_or(mesh.status_port);
+    let of_pod = annotation(PORT).and_then(|port| port.trim().parse().ok());
     if !asked || sidecar(pod).is_none() {
         return;
     }
+    let own_port = agent::port(pod, mesh);
+    let agent = Agent { port: of_pod.unwrap_or(own_port), own_port };
     let mut probers = Map::new();
     for list in ["initContainers", "containers"] {
         let Some(containers) = pod["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
         for container in containers.iter_mut().filter(|c| c["name"] != PROXY_CONTAINER) {
-            let agent = Agent { port, mesh_port: mesh.status_port };
             agent.rewrite(container, &mut probers);
         }
     }
@@ -94,9 +96,10 @@ fn is_valid(handler: &Value, kind: &str) -> bool {
 
 /// Where the agent listens.
 struct Agent {
-    /// By the pod's annotation, or else the mesh's.
+    /// Where the kubelet is sent: by the pod's annotation, or else as Prometheus.
     port: i64,
-    mesh_port: i64,
+    /// Where Prometheus is sent.
+    own_port: i64,
 }
 
 impl Agent {
@@ -117,7 +120,7 @@ impl Agent {
             let path = path_of(&name);
             let is_ours = *kind == "httpGet"
                 && handler["httpGet"]["path"] == path.as_str()
-                && (handler["httpGet"]["port"] == self.port || handler["httpGet"]["port"] == self.mesh_port);
+                && (handler["httpGet"]["port"] == self.port || handler["httpGet"]["port"] == self.own_port);
             if !is_ours && let Some(prober) = self.prober(handler, kind, &ports) {
                 probers.insert(path.clone(), prober);
             }
@@ -139,7 +142,7 @@ impl Agent {
                     number.as_u64().and_then(|number| u16::try_from(number).ok())?;
                     action["port"] = number.clone();
                 }
-                number if *number == self.mesh_port => return None,
+                number if *number == self.own_port => return None,
                 _ => {}
             }
         }

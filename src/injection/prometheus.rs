@@ -5,6 +5,7 @@
 use outrigger_contract::METRICS_PATH;
 use serde_json::{Map, Value, json};
 
+use super::agent;
 use super::cluster::{set_variable, sidecar};
 use super::mesh::Mesh;
 use super::validate::boolean;
@@ -42,8 +43,8 @@ fn find<'a>(annotations: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
 }
 
 /// Whether an earlier injection has set Prometheus' port already.
-fn is_done(annotations: &Map<String, Value>, mesh: &Mesh) -> bool {
-    find(annotations, PORT) == Some(mesh.status_port.to_string().as_str())
+fn is_done(annotations: &Map<String, Value>, agent: i64) -> bool {
+    find(annotations, PORT) == Some(agent.to_string().as_str())
 }
 
 /// Takes away all spellings of the annotations that are merged.
@@ -51,15 +52,16 @@ fn clear(annotations: &mut Map<String, Value>) {
     annotations.retain(|key, _| ![SCRAPE, PORT, PATH, TARGETS].iter().any(|known| same(key, known)));
 }
 
-/// Takes away what an earlier injection has set.
-pub(super) fn strip(annotations: &mut Map<String, Value>, mesh: &Mesh) {
-    if is_done(annotations, mesh) {
+/// Takes away what an earlier injection has set, whose agent has the port `agent`.
+pub(super) fn strip(annotations: &mut Map<String, Value>, agent: i64) {
+    if is_done(annotations, agent) {
         clear(annotations);
     }
 }
 
 /// Sends Prometheus to the agent, and tells the agent where the application's metrics are.
 pub(super) fn merge(pod: &mut Value, mesh: &Mesh) -> Result<(), String> {
+    let agent = agent::port(pod, mesh);
     let empty = Map::new();
     let annotations = pod["metadata"]["annotations"].as_object().unwrap_or(&empty);
     let refused = annotations
@@ -67,10 +69,10 @@ pub(super) fn merge(pod: &mut Value, mesh: &Mesh) -> Result<(), String> {
         .filter(|(key, _)| same(key, SCRAPE))
         .any(|(_, value)| value.as_str().is_some_and(|value| boolean(value) == Ok(false)));
     let asked = annotations.get(MERGE).and_then(Value::as_str).and_then(|value| boolean(value).ok());
-    if refused || !asked.unwrap_or(mesh.merges_metrics) || is_done(annotations, mesh) {
+    if refused || !asked.unwrap_or(mesh.merges_metrics) || is_done(annotations, agent) {
         return Ok(());
     }
-    if let Some(scrape) = scrape(annotations, mesh)?
+    if let Some(scrape) = scrape(annotations, agent)?
         && let Some(sidecar) = sidecar(pod)
     {
         set_variable(sidecar, "ISTIO_PROMETHEUS_ANNOTATIONS", &scrape.to_string());
@@ -79,14 +81,14 @@ pub(super) fn merge(pod: &mut Value, mesh: &Mesh) -> Result<(), String> {
         clear(annotations);
     }
     let annotations = &mut pod["metadata"]["annotations"];
-    annotations[PORT] = mesh.status_port.to_string().into();
+    annotations[PORT] = agent.to_string().into();
     annotations[PATH] = METRICS_PATH.into();
     annotations[SCRAPE] = "true".into();
     Ok(())
 }
 
 /// Where the application's metrics are, for the agent; `None` where the pod says nothing of it.
-fn scrape(annotations: &Map<String, Value>, mesh: &Mesh) -> Result<Option<Value>, String> {
+fn scrape(annotations: &Map<String, Value>, agent: i64) -> Result<Option<Value>, String> {
     let text = |key: &str| find(annotations, key).unwrap_or_default();
     let targets = targets(text(TARGETS));
     let mut scrape = json!({"scrape": text(SCRAPE), "path": text(PATH), "port": text(PORT)});
@@ -94,14 +96,14 @@ fn scrape(annotations: &Map<String, Value>, mesh: &Mesh) -> Result<Option<Value>
         scrape["port"] = Value::from(port.as_str());
         scrape["path"] = Value::from(path.as_str());
         for (port, _) in &targets {
-            check(port, mesh, "target port")
+            check(port, agent, "target port")
                 .map_err(|e| format!("invalid prometheus scrape targets: {e}"))?;
         }
         let list: Vec<Value> =
             targets.iter().map(|(port, path)| json!({"port": port, "path": path})).collect();
         scrape["targets"] = list.into();
     } else if !text(PORT).is_empty() {
-        check(text(PORT), mesh, "port")
+        check(text(PORT), agent, "port")
             .map_err(|e| format!("invalid prometheus scrape configuration: {e}"))?;
     }
     let empty = scrape.as_object().is_none_or(|fields| fields.values().all(|value| *value == ""));
@@ -119,10 +121,10 @@ fn targets(text: &str) -> Vec<(String, String)> {
     targets.collect::<Option<_>>().unwrap_or_default()
 }
 
-fn check(port: &str, mesh: &Mesh, what: &str) -> Result<(), String> {
+fn check(port: &str, agent: i64, what: &str) -> Result<(), String> {
     let number = port.parse::<u16>().ok().filter(|number| *number != 0);
     let Some(number) = number else { return Err(format!("invalid {what} {port:?}")) };
-    if i64::from(number) == mesh.status_port {
+    if i64::from(number) == agent {
         return Err(format!("{what} {port} conflicts with agent port"));
     }
     match RESERVED.iter().find(|(reserved, _)| *reserved == number) {

@@ -181,6 +181,42 @@ fn probes_of_every_kind_reach_the_application() {
 }
 
 #[test]
+fn an_agent_on_another_port_is_found_by_kubelet_prometheus_and_hook() {
+    installed();
+    let namespace = Namespace::injected("agent");
+    let moved = |name: &str| {
+        let mut pod = pod(name);
+        let (key, value) = match name {
+            "server" => ("status.sidecar.istio.io/port", "15333"),
+            _ => ("proxy.istio.io/config", "statusPort: 15444"),
+        };
+        pod["metadata"]["annotations"][key] = json!(value);
+        // Ready only if the kubelet finds the agent.
+        pod["spec"]["containers"][0]["readinessProbe"] =
+            json!({"httpGet": {"port": 8080, "path": "/"}, "periodSeconds": 1, "timeoutSeconds": 10});
+        pod
+    };
+    two_services(&namespace, moved);
+    for (name, port) in [("server", "15333"), ("client", "15444")] {
+        let pod = namespace.get("pod", name);
+        assert_eq!(pod["metadata"]["annotations"]["prometheus.io/port"], port);
+        let address = pod["status"]["podIP"].as_str().unwrap();
+        let url = format!("http://{address}:{port}/stats/prometheus");
+        let scraped = client(&namespace, "shell", &["wget", "-qO-", &url]).expect("metrics");
+        assert!(scraped.contains("apps_up 1\n"), "{scraped}");
+        let sidecar = &pod["spec"]["initContainers"][1];
+        let hook = sidecar["lifecycle"]["preStop"]["exec"]["command"].as_array().unwrap();
+        let hook: Vec<&str> = hook.iter().map(|word| word.as_str().unwrap()).collect();
+        let exec = [&["exec", name, "-c", "istio-proxy", "--"], hook.as_slice()].concat();
+        namespace.kubectl(&exec);
+        let ask =
+            ["exec", name, "-c", "istio-proxy", "--", "/outrigger-proxy", "request", "GET", "server_info"];
+        let state: Value = serde_json::from_str(&namespace.kubectl(&ask).stdout).expect("JSON");
+        assert_eq!(state["state"], "DRAINING");
+    }
+}
+
+#[test]
 fn a_rolling_restart_under_load_loses_no_request() {
     installed();
     let namespace = Namespace::injected("rolling");

@@ -32,10 +32,7 @@ fn a_command_line_that_makes_no_sense_is_told_what_to_type() {
         (&["wait", "--timeoutSeconds", "soon"], "--timeoutSeconds=\"soon\": expected a whole number"),
         (&["wait", "--url", "https://a"], "--url=\"https://a\": expected http://host:port/path"),
         (&["request", "GET"], "expected METHOD PATH [BODY], such as request GET /config_dump"),
-        (
-            &["request", "GET", "/", "--debug-port", "1"],
-            "--debug-port=1: expected 15000, 15004, 15020 or 15021",
-        ),
+        (&["request", "GET", "/", "--debug-port", "0"], "--debug-port=0: expected a port, 1 to 65535"),
     ] {
         let want = format!("outrigger-proxy: {message}\nTry `outrigger-proxy help`.\n");
         assert_eq!(said(arguments, &[]), (Some(2), String::new(), want), "{arguments:?}");

@@ -17,6 +17,8 @@ use super::proxy_config::{self, ProxyConfig};
 use super::user::User;
 use crate::owner::Owner;
 
+const STATUS_PORT: &str = "status.sidecar.istio.io/port";
+
 /// The constants of the contract, as templates see them.
 pub(super) fn contract() -> Value {
     json!({
@@ -93,9 +95,10 @@ pub(super) fn own(global: &Value, mesh: &Mesh, pod: &Value, about: &About) -> Re
         .filter_map(|c| c["name"].as_str())
         .filter(|name| *name != contract::PROXY_CONTAINER)
         .collect();
-    let status_port = input.setting("status.sidecar.istio.io/port", &proxy["statusPort"]);
+    let status_port = input.setting(STATUS_PORT, &proxy["statusPort"]);
     let user_volumes = named::list(&input, "sidecar.istio.io/userVolume")?;
     Ok([
+        ("agent", agent(&input, &status_port)),
         ("appContainers", json!(apps)),
         ("canonical", canonical::canonical(input.labels, &about.workload.name)),
         ("datadogEnvironment", named::environment(&input)),
@@ -131,7 +134,7 @@ pub(super) fn own(global: &Value, mesh: &Mesh, pod: &Value, about: &About) -> Re
 }
 
 /// What is a pod's own in the data, by key.
-type Own = [(&'static str, Value); 24];
+type Own = [(&'static str, Value); 25];
 
 /// Sets what is a pod's own in the data.
 pub(super) fn set(data: &mut Value, own: Own) {
@@ -172,6 +175,21 @@ fn workload(input: &Input, about: &About) -> Value {
 fn hold(input: &Input) -> bool {
     input.proxy_config.get("holdApplicationUntilProxyStarts") == Some(&Value::Bool(true))
         || input.global["proxy"]["holdApplicationUntilProxyStarts"] == true
+}
+
+/// The port that the agent is to have, as text: the annotation's, the ProxyConfig's where it moves it, or the value; null
+/// where that is 0.
+fn agent(input: &Input, status_port: &str) -> Value {
+    let of_config =
+        input.proxy_config.get("statusPort").filter(|port| **port != proxy_config::DEFAULT_STATUS_PORT);
+    let port = match of_config {
+        Some(port) if status_port != "0" && input.annotation(STATUS_PORT).is_none() => text(port),
+        _ => status_port.trim().to_owned(),
+    };
+    json!({
+        "port": Some(&port).filter(|port| *port != "0"),
+        "excludeInboundPorts": traffic::exclude_inbound(input, &port),
+    })
 }
 
 /// The readiness probe's times, in seconds and tries; null where the proxy has no status port.

@@ -17,7 +17,6 @@ pub(super) fn traffic(input: &Input, status_port: &str) -> Value {
     };
     let of_config = input.proxy_config.get("interceptionMode").and_then(Value::as_str).unwrap_or("REDIRECT");
     let mode = input.annotation("sidecar.istio.io/interceptionMode").unwrap_or(of_config);
-    let excluded = list("excludeInboundPorts", &proxy["excludeInboundPorts"]);
     let reroute =
         input.annotation("istio.io/reroute-virtual-interfaces").or(annotation("kubevirtInterfaces"));
     let bind = input.setting("sidecar.istio.io/capNetBindService", &proxy["capNetBindService"]);
@@ -29,13 +28,22 @@ pub(super) fn traffic(input: &Input, status_port: &str) -> Value {
         "includeOutboundIPRanges": list("includeOutboundIPRanges", &proxy["includeIPRanges"]),
         "excludeOutboundIPRanges": list("excludeOutboundIPRanges", &proxy["excludeIPRanges"]),
         "includeInboundPorts": list("includeInboundPorts", &proxy["includeInboundPorts"]),
-        "excludeInboundPorts": with_port(&excluded, status_port),
+        "excludeInboundPorts": exclude_inbound(input, status_port),
         "includeOutboundPorts": given("includeOutboundPorts", &proxy["includeOutboundPorts"]),
         "excludeOutboundPorts": given("excludeOutboundPorts", &proxy["excludeOutboundPorts"]),
         "rerouteInterfaces": reroute,
         "excludeInterfaces": annotation("excludeInterfaces"),
         "networks": networks(input.annotation("k8s.v1.cni.cncf.io/networks").unwrap_or_default()),
     })
+}
+
+/// The inbound ports that are not captured, by annotation or value, and `port`, which the kubelet has to reach.
+pub(super) fn exclude_inbound(input: &Input, port: &str) -> String {
+    let excluded = input.setting(
+        "traffic.sidecar.istio.io/excludeInboundPorts",
+        &input.global["proxy"]["excludeInboundPorts"],
+    );
+    with_port(&excluded, port)
 }
 
 /// A list of ports with one more, unless it is there already or is none.

@@ -76,8 +76,12 @@ pub(super) fn check(config: &ProxyConfig) -> Result<(), String> {
 /// Whether the ports that a ProxyConfig chooses, all layers of it, are left to it: with one of the sidecar's other listeners it
 /// would not start. This is no rule of Istio's, where it is Envoy that does not start.
 pub(in crate::injection) fn listeners(config: &ProxyConfig) -> Result<(), String> {
-    let port = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or_default();
-    let (admin, status) = (port("proxyAdminPort"), port("statusPort"));
+    listeners_with(config, config.get("statusPort").and_then(Value::as_i64).unwrap_or_default())
+}
+
+/// The same where the sidecar is told another status port than its ProxyConfig has.
+pub(in crate::injection) fn listeners_with(config: &ProxyConfig, status: i64) -> Result<(), String> {
+    let admin = config.get("proxyAdminPort").and_then(Value::as_i64).unwrap_or_default();
     port_is_free("proxyAdminPort", admin)?;
     port_is_free("statusPort", status)?;
     if admin == status && admin != 0 {

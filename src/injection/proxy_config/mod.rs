@@ -8,7 +8,7 @@ mod duration;
 mod read;
 mod schema;
 
-pub(super) use check::{listeners, port_is_free};
+pub(super) use check::{listeners, listeners_with, port_is_free};
 use serde_json::{Map, Value, json};
 
 use crate::settings::misspelt;

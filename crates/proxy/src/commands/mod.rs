@@ -31,7 +31,7 @@ Commands:
       --periodMillis N           500
       --requestTimeoutMillis N   500
   request METHOD PATH [BODY]   ask the sidecar and print its answer (for preStop)
-      --debug-port N             15000 (default), 15004, 15020 or 15021
+      --debug-port N             port on loopback: 15000 (admin; default), 15020, 15021
   istio-iptables [OPTION…]     program capture, as outrigger-init does (for init containers)
   version                      print the version
 

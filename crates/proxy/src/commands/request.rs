@@ -3,18 +3,19 @@
 use std::io::Write;
 use std::time::Duration;
 
+use outrigger_contract as contract;
+
 use super::Failure;
 use super::arguments::Arguments;
 use super::ask::ask;
 
 pub(super) const FLAGS: &[&str] = &["debug-port"];
-const PORTS: [u16; 4] = [15000, 15004, 15020, 15021];
-
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     arguments.known_only()?;
-    let port: u16 = arguments.read("debug-port", PORTS[0])?;
-    if !PORTS.contains(&port) {
-        return Err(Failure::Usage(format!("--debug-port={port}: expected 15000, 15004, 15020 or 15021")));
+    // Any port, since those of the sidecar can be moved.
+    let port = arguments.read("debug-port", contract::ADMIN_PORT)?;
+    if port == 0 {
+        return Err(Failure::Usage("--debug-port=0: expected a port, 1 to 65535".to_owned()));
     }
     let (method, path, body) = match arguments.positional.as_slice() {
         [method, path] => (method, path, ""),
