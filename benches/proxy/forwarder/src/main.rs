@@ -51,7 +51,8 @@ async fn serve(pool: Pool, stream: TcpStream) -> Result<(), Error> {
 }
 
 fn main() -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let listener = TcpListener::bind("0.0.0.0:15001").await?;
         let pool = Pool::default();
