@@ -14,29 +14,16 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::{Sidecar, get, metric, patient, refusing};
+use support::{Sidecar, command, get, head, metric, patient, refusing};
 
 fn start(env: &[(&str, String)]) -> Sidecar {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
-    command.args(["proxy", "sidecar", "--statusPort=0", "--proxyAdminPort=0"]);
-    for port in
-        ["OUTRIGGER_OUTBOUND_PORT", "OUTRIGGER_INBOUND_PORT", "ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"]
-    {
-        command.env(port, "0");
-    }
-    command.env("OUTRIGGER_BIND", "127.0.0.1").env("INSTANCE_IP", "127.0.0.1");
-    Sidecar::start({
-        command.envs(env.iter().map(|(name, value)| (name, value)));
-        command
-    })
+    let mut command = command();
+    command.env("INSTANCE_IP", "127.0.0.1").envs(env.iter().map(|(name, value)| (name, value)));
+    Sidecar::start(command)
 }
 
 fn probing(path: &str, probe: serde_json::Value) -> Sidecar {
     start(&[("ISTIO_KUBE_APP_PROBERS", serde_json::json!({ path: probe }).to_string())])
-}
-
-fn agent(sidecar: &Sidecar) -> SocketAddr {
-    ([127, 0, 0, 1], sidecar.port("agent")).into()
 }
 
 /// An application that gives one answer to each connection in turn, and what it was asked by whom.
@@ -47,14 +34,9 @@ fn application(answers: Vec<String>) -> (u16, thread::JoinHandle<Vec<(SocketAddr
         let serve = |answer: String| {
             let (stream, peer) = listener.accept().unwrap();
             let mut stream = patient(stream);
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.push(byte[0]);
-            }
+            let head = head(&mut stream).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
-            (peer, String::from_utf8(head).unwrap())
+            (peer, head)
         };
         answers.into_iter().map(serve).collect()
     });
@@ -71,7 +53,7 @@ fn an_http_probe_asks_the_application_as_the_kubelet_would() {
         HEALTH,
         serde_json::json!({"httpGet": {"path": "/x?y=1", "port": port}, "timeoutSeconds": 10}),
     );
-    let mut stream = patient(TcpStream::connect(agent(&sidecar)).unwrap());
+    let mut stream = patient(TcpStream::connect(sidecar.at("agent")).unwrap());
     let own = sidecar.port("agent");
     write!(
         stream,
@@ -100,8 +82,8 @@ fn redirects_are_followed_on_the_same_host_only() {
     let (port, asked) = application(vec![moved("/next"), gone, moved("http://elsewhere.example/")]);
     let sidecar =
         probing(HEALTH, serde_json::json!({"httpGet": {"path": "/", "port": port}, "timeoutSeconds": 10}));
-    assert_eq!(get(agent(&sidecar), HEALTH).0, 410);
-    assert_eq!(get(agent(&sidecar), HEALTH).0, 200);
+    assert_eq!(get(sidecar.at("agent"), HEALTH).0, 410);
+    assert_eq!(get(sidecar.at("agent"), HEALTH).0, 200);
     let asked = asked.join().unwrap();
     assert!(asked[1].1.starts_with("GET /next "), "{}", asked[1].1);
 }
@@ -111,10 +93,10 @@ fn an_application_that_is_not_there_is_500_and_an_unknown_probe_400() {
     let (_nobody, port) = refusing();
     let sidecar =
         probing(HEALTH, serde_json::json!({"httpGet": {"path": "/", "port": port}, "timeoutSeconds": 10}));
-    let (code, body) = get(agent(&sidecar), HEALTH);
+    let (code, body) = get(sidecar.at("agent"), HEALTH);
     assert_eq!(code, 500);
     assert!(body.contains(&port.to_string()) && body.contains("refused"), "{body}");
-    assert_eq!(get(agent(&sidecar), "/app-health/web/readyz").0, 400);
+    assert_eq!(get(sidecar.at("agent"), "/app-health/web/readyz").0, 400);
 }
 
 #[test]
@@ -123,7 +105,7 @@ fn an_application_that_does_not_answer_is_500_after_the_probes_timeout() {
     let port = silent.local_addr().unwrap().port();
     let sidecar =
         probing(HEALTH, serde_json::json!({"httpGet": {"path": "/", "port": port}, "timeoutSeconds": 1}));
-    let (code, body) = get(agent(&sidecar), HEALTH);
+    let (code, body) = get(sidecar.at("agent"), HEALTH);
     assert_eq!((code, body.as_str()), (500, "probe failed: no answer in 1 s\n"));
 }
 
@@ -133,7 +115,7 @@ fn a_tcp_probe_connects() {
     let (_nobody, refused) = refusing();
     for (port, code) in [(listener.local_addr().unwrap().port(), 200), (refused, 500)] {
         let sidecar = probing(HEALTH, serde_json::json!({"tcpSocket": {"port": port}, "timeoutSeconds": 10}));
-        assert_eq!(get(agent(&sidecar), HEALTH).0, code);
+        assert_eq!(get(sidecar.at("agent"), HEALTH).0, code);
     }
 }
 
@@ -161,7 +143,7 @@ async fn a_grpc_probe_wants_serving() {
     for (service, code) in [("good", 200), ("bad", 500)] {
         let probe = serde_json::json!({"grpc": {"port": port, "service": service}, "timeoutSeconds": 10});
         let sidecar = probing(HEALTH, probe);
-        assert_eq!(get(agent(&sidecar), HEALTH).0, code, "{service}");
+        assert_eq!(get(sidecar.at("agent"), HEALTH).0, code, "{service}");
     }
 }
 
@@ -198,7 +180,7 @@ async fn an_https_probe_takes_any_certificate_and_either_http() {
         let probe = serde_json::json!({"httpGet": {"path": "/tls", "port": port, "scheme": "HTTPS"}, "timeoutSeconds": 10});
         let sidecar = probing(HEALTH, probe);
         let version = if protocol == "h2" { "HTTP/2.0 /tls" } else { "HTTP/1.1 /tls" };
-        assert_eq!(get(agent(&sidecar), HEALTH), (200, version.to_owned()));
+        assert_eq!(get(sidecar.at("agent"), HEALTH), (200, version.to_owned()));
     }
 }
 
@@ -225,7 +207,7 @@ fn merged_metrics_hold_agent_proxy_and_application() {
     let annotations =
         serde_json::json!({"scrape": "true", "path": "/m", "port": port.to_string()}).to_string();
     let sidecar = start(&[("ISTIO_PROMETHEUS_ANNOTATIONS", annotations)]);
-    let (code, text) = get(agent(&sidecar), "/stats/prometheus");
+    let (code, text) = get(sidecar.at("agent"), "/stats/prometheus");
     assert_eq!(code, 200);
     assert_eq!(metric(&text, "shop_orders_total", &[]), 7.0);
     assert_eq!(metric(&text, "istio_agent_scrapes_total", &[]), 1.0);
@@ -234,7 +216,7 @@ fn merged_metrics_hold_agent_proxy_and_application() {
     assert!(text.ends_with("# EOF\n"));
     assert!(asked.join().unwrap()[0].1.starts_with("GET /m HTTP/1.1\r\n"));
     // The application has gone now; its part is missing, and counted.
-    let (code, text) = get(agent(&sidecar), "/stats/prometheus");
+    let (code, text) = get(sidecar.at("agent"), "/stats/prometheus");
     assert_eq!(code, 200);
     assert_eq!(metric(&text, "istio_agent_scrape_failures_total", &["type=\"application\""]), 1.0);
     assert_eq!(text.matches("# EOF").count(), 0);

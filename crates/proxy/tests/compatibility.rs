@@ -34,7 +34,7 @@ const METRICS: [(&str, &str, &str); 14] = [
 #[test]
 fn the_page_on_the_sidecars_metrics_says_which_are_there() {
     let sidecar = Sidecar::start(command());
-    let (code, text) = get(([127, 0, 0, 1], sidecar.port("metrics")).into(), "/stats/prometheus");
+    let (code, text) = get(sidecar.at("metrics"), "/stats/prometheus");
     assert_eq!(code, 200);
     let row = |&(name, kind, note): &(&str, &str, &str)| {
         let there = text.lines().any(|line| line == format!("# TYPE {name} {kind}"));

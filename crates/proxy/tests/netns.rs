@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use support::namespace::{PEER_V4, PEER_V6, POD_V4, POD_V6, Pod, VIP};
-use support::{ask, eventually, metric, patient, read_byte};
+use support::{ask, each, eventually, head, metric, patient, read_byte};
 
 /// Accepts one connection, reads to its end, answers `said: …` and closes. Gives the peer's address.
 fn answer_after_the_end(listener: TcpListener) -> thread::JoinHandle<SocketAddr> {
@@ -163,23 +163,13 @@ fn a_server_that_speaks_first_is_heard_at_once() {
     assert_eq!(&server.join().unwrap(), b"login");
 }
 
-/// Serves one connection: answers every request with its own head as the body.
+/// Answers every request with its own head as the body.
 fn mirror(listener: TcpListener) {
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = patient(stream.unwrap());
-            thread::spawn(move || {
-                let mut head = Vec::new();
-                let mut byte = [0];
-                while let Ok(1) = stream.read(&mut byte) {
-                    head.push(byte[0]);
-                    if head.ends_with(b"\r\n\r\n") {
-                        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", head.len()).unwrap();
-                        stream.write_all(&head).unwrap();
-                        head.clear();
-                    }
-                }
-            });
+    each(listener, |mut stream| {
+        loop {
+            let head = head(&mut stream)?;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+            stream.write_all(answer.as_bytes()).ok()?;
         }
     });
 }
@@ -275,13 +265,7 @@ fn with_few_descriptors_connections_wait_and_the_sidecar_answers() {
 
 /// Reads one response: whether the connection goes on. `None` if there is no whole response.
 fn response(stream: &mut TcpStream) -> Option<bool> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).ok()?.to_ascii_lowercase();
+    let head = head(stream)?.to_ascii_lowercase();
     let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
     stream.read_exact(&mut vec![0; length]).ok()?;
     head.starts_with("http/1.1 200 ").then(|| !head.contains("connection: close"))

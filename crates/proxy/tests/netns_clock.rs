@@ -5,12 +5,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use support::namespace::{PEER_V4, Pod};
-use support::{PLAIN, patient};
+use support::{PLAIN, head, patient};
 
 /// The sidecar's wall clock, as a file that the library reads whenever it is asked for the time.
 struct Clock(PathBuf);
@@ -43,17 +42,6 @@ fn library() -> String {
     let paths = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
     let path = paths.into_iter().find(|path| path.exists());
     path.expect("libfaketime is missing: apt-get install faketime").to_str().unwrap().to_owned()
-}
-
-/// Reads a head to its end.
-fn head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
 }
 
 #[test]
@@ -90,11 +78,11 @@ fn a_clock_that_jumps_ends_nothing_and_postpones_nothing() {
     // A request as the server gets it.
     let asked = || {
         let mut server = patient(listener.accept().unwrap().0);
-        head(&mut server);
+        head(&mut server).unwrap();
         server
     };
     asked().write_all(LAST).unwrap();
-    assert_eq!(head(&mut client), OK);
+    assert_eq!(head(&mut client).unwrap(), OK);
     let (year, _) = logged();
 
     // A request is under way, and a kept connection is idle, while ten years go by, and come back, and five more.
@@ -104,7 +92,7 @@ fn a_clock_that_jumps_ends_nothing_and_postpones_nothing() {
         let mut server = asked();
         clock.set(distance);
         server.write_all(LAST).unwrap();
-        assert_eq!(head(&mut client), OK);
+        assert_eq!(head(&mut client).unwrap(), OK);
         let (now, line) = logged();
         assert!((now - year - years).abs() <= 1, "{line}");
         assert!(line["duration"].as_u64().unwrap() < 60_000, "{line}");
@@ -113,13 +101,13 @@ fn a_clock_that_jumps_ends_nothing_and_postpones_nothing() {
     // What was idle all the time goes on.
     kept.write_all(GET).unwrap();
     asked().write_all(LAST).unwrap();
-    assert_eq!(head(&mut kept), OK);
+    assert_eq!(head(&mut kept).unwrap(), OK);
     logged();
 
     // A head that does not come to its end is late after three seconds, though the clock goes back a day meanwhile.
     kept.write_all(&GET[..20]).unwrap();
     clock.set("-1827d");
-    let refused = head(&mut kept);
+    let refused = head(&mut kept).unwrap();
     assert!(refused.starts_with("HTTP/1.1 408 "), "{refused}");
     let (now, line) = logged();
     assert!((now - year + 5).abs() <= 1, "{line}");

@@ -10,29 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use support::namespace::{PEER_V4, POD_V4, Pod};
-use support::{PLAIN, Sidecar, ask, eventually, metric, patient, read_byte};
-
-/// Accepts for ever; each connection is served by `serve` in a thread of its own.
-fn each(listener: TcpListener, serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) {
-    let serve = std::sync::Arc::new(serve);
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let serve = std::sync::Arc::clone(&serve);
-            thread::Builder::new().stack_size(128 * 1024).spawn(move || serve(patient(stream))).unwrap();
-        }
-    });
-}
-
-/// Reads a head to its end.
-fn head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).ok()
-}
+use support::{PLAIN, Sidecar, ask, each, eventually, head, metric, patient, read_byte};
 
 /// Accepts one connection, reads its request, and says what the client did next while it got no answer.
 fn never_answers(listener: TcpListener) -> Receiver<std::io::Result<usize>> {
@@ -54,7 +32,7 @@ fn kilobytes(sidecar: &Sidecar, name: &str) -> u64 {
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
-fn one_byte_at_a_time() {
+fn a_byte_at_a_time_is_carried_both_ways() {
     let pod = Pod::new();
     let sidecar = pod.sidecar(&[PLAIN]);
     let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";

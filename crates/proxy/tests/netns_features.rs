@@ -7,35 +7,30 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::thread;
 
 use support::namespace::{PEER_V4, POD_V4, POD_V6, Pod, VIP};
-use support::{ask, eventually, metric, patient};
+use support::{ask, each, eventually, metric, patient};
 
 /// Answers each connection with its peer's address, by HTTP if HTTP is spoken, else as a line for a line.
 fn who_asks(listener: TcpListener) {
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = patient(stream.unwrap());
-            thread::spawn(move || {
-                let peer = stream.peer_addr().unwrap().ip().to_string();
-                let mut said = Vec::new();
-                let mut byte = [0];
-                while let Ok(1) = stream.read(&mut byte) {
-                    said.push(byte[0]);
-                    if said.ends_with(b"\r\n\r\n") {
-                        let length = peer.len();
-                        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{peer}").unwrap();
-                        if String::from_utf8_lossy(&said).contains("connection: close") {
-                            return;
-                        }
-                        said.clear();
-                    } else if said.ends_with(b"who?") {
-                        stream.write_all(format!("{peer}\n").as_bytes()).unwrap();
-                        said.clear();
-                    }
+    each(listener, |mut stream| {
+        let peer = stream.peer_addr().unwrap().ip().to_string();
+        let mut said = Vec::new();
+        let mut byte = [0];
+        loop {
+            stream.read_exact(&mut byte).ok()?;
+            said.push(byte[0]);
+            if said.ends_with(b"\r\n\r\n") {
+                let length = peer.len();
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{peer}").unwrap();
+                if String::from_utf8_lossy(&said).contains("connection: close") {
+                    return None;
                 }
-            });
+                said.clear();
+            } else if said.ends_with(b"who?") {
+                stream.write_all(format!("{peer}\n").as_bytes()).unwrap();
+                said.clear();
+            }
         }
     });
 }

@@ -1,5 +1,5 @@
-//! A sidecar whose memory is full lets clients wait, and lives. Needs root, ip, nsenter and a control group hierarchy for memory, v1 or
-//! v2.
+//! A sidecar whose memory is full lets clients wait, and lives. Needs root, ip, nsenter and a control group hierarchy for
+//! memory, v1 or v2.
 #![cfg(feature = "netns-tests")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,7 +18,7 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use support::namespace::{PEER_V4, Pod};
-use support::{ask, eventually, metric, patient};
+use support::{ask, each, eventually, head, metric, patient};
 
 /// Memory that the sidecar may have.
 const LIMIT: u64 = 48 << 20;
@@ -107,26 +107,6 @@ impl Drop for File {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-/// Serves each connection in a thread of its own.
-fn each(listener: TcpListener, serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + Copy + 'static) {
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::Builder::new().stack_size(128 * 1024).spawn(move || serve(patient(stream))).unwrap();
-        }
-    });
-}
-
-/// Reads a head to its end.
-fn head(stream: &mut TcpStream) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(())
 }
 
 /// HTTP/2: answers every request with the same body.

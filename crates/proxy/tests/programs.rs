@@ -77,7 +77,7 @@ impl Mesh {
     /// The sum of a metric, as the client's sidecar reports it of outbound and the server's of inbound connections.
     fn metrics(&self, name: &str, labels: &[&str]) -> [f64; 2] {
         let of = |namespace: &Namespace, sidecar: &Sidecar, reporter: &str| {
-            let stream = namespace.connect(([127, 0, 0, 1], sidecar.port("metrics")).into()).unwrap();
+            let stream = namespace.connect(sidecar.at("metrics")).unwrap();
             let text = ask(stream, "GET", "/stats/prometheus").1;
             metric(&text, name, &[labels, &[reporter]].concat())
         };
@@ -161,7 +161,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn curl_and_nginx() {
+fn curl_gets_from_nginx_what_it_gave_it() {
     let (mesh, folder) = (Mesh::new(), Folder::new("curl"));
     let _nginx = nginx(&mesh, &folder);
     let up = folder.path("up");
@@ -266,7 +266,7 @@ fn curl_hears_interim_answers_over_http2() {
 }
 
 #[test]
-fn h2spec() {
+fn h2spec_passes() {
     let (mesh, folder) = (Mesh::new(), Folder::new("h2spec"));
     let _nginx = nginx(&mesh, &folder);
     let report = folder.path("report.xml");
@@ -279,7 +279,7 @@ fn h2spec() {
 }
 
 #[test]
-fn grpc() {
+fn the_interoperability_cases_of_grpc_pass() {
     let mesh = Mesh::new();
     let mut command = mesh.pod.peer.command(&installed("grpc-server"));
     command.args(["-port", "10000"]);
@@ -318,7 +318,7 @@ fn grpc() {
 }
 
 #[test]
-fn redis() {
+fn redis_is_carried_as_bytes() {
     let (mesh, folder) = (Mesh::new(), Folder::new("redis"));
     let mut command = mesh.pod.peer.command("redis-server");
     command.args([
@@ -348,7 +348,7 @@ fn redis() {
 }
 
 #[test]
-fn postgresql() {
+fn postgresql_is_carried_as_bytes() {
     let (mesh, folder) = (Mesh::new(), Folder::new("postgresql"));
     let bin = newest(Path::new("/usr/lib/postgresql")).join("bin");
     std::os::unix::fs::chown(&folder.0, Some(65_534), Some(65_534)).unwrap();
@@ -379,7 +379,7 @@ fn postgresql() {
 }
 
 #[test]
-fn mariadb() {
+fn mariadb_is_carried_as_bytes_by_a_port_that_is_known_and_by_one_that_is_not() {
     let (mesh, folder) = (Mesh::new(), Folder::new("mariadb"));
     let data = folder.path("data");
     fs::create_dir(&data).unwrap();
@@ -412,7 +412,7 @@ fn mariadb() {
 }
 
 #[test]
-fn websocket() {
+fn websockets_are_carried() {
     let mesh = Mesh::new();
     let python = installed("python/bin/python");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/websocket.py");
@@ -424,7 +424,7 @@ fn websocket() {
 }
 
 #[test]
-fn load() {
+fn no_request_of_a_load_fails() {
     let (mesh, folder) = (Mesh::new(), Folder::new("load"));
     let _nginx = nginx(&mesh, &folder);
     let said =

@@ -5,23 +5,19 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use support::{PORTS, Sidecar, ask, command, eventually, get, metric, patient, read_byte, refusing};
-
-fn at(port: u16) -> SocketAddr {
-    ([127, 0, 0, 1], port).into()
-}
 
 #[test]
 fn it_is_ready_counts_and_leaves_on_sigterm() {
     let mut command = command();
     command.env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true").env("MINIMUM_DRAIN_DURATION", "0s");
     let mut sidecar = Sidecar::start(command);
-    assert_eq!(get(at(sidecar.port("readiness")), "/healthz/ready"), (200, String::new()));
-    assert_eq!(get(at(sidecar.port("readiness")), "/").0, 404);
-    let (code, text) = get(at(sidecar.port("metrics")), "/stats/prometheus");
+    assert_eq!(get(sidecar.at("readiness"), "/healthz/ready"), (200, String::new()));
+    assert_eq!(get(sidecar.at("readiness"), "/").0, 404);
+    let (code, text) = get(sidecar.at("metrics"), "/stats/prometheus");
     assert_eq!(code, 200);
     assert_eq!(metric(&text, "istio_tcp_connections_opened_total", &[]), 0.0);
     assert_eq!(metric(&text, "istio_build", &["component=\"proxy\""]), 1.0);
@@ -33,9 +29,9 @@ fn it_is_ready_counts_and_leaves_on_sigterm() {
 fn a_direct_connection_to_a_capture_port_is_closed_and_counted() {
     let sidecar = Sidecar::start(command());
     for (name, reporter) in [("outbound", "source"), ("inbound", "destination")] {
-        let mut stream = patient(TcpStream::connect(at(sidecar.port(name))).unwrap());
+        let mut stream = patient(TcpStream::connect(sidecar.at(name)).unwrap());
         assert_eq!(read_byte(&mut stream).unwrap(), 0, "{name} closes without a word");
-        let text = get(at(sidecar.port("metrics")), "/stats/prometheus").1;
+        let text = get(sidecar.at("metrics"), "/stats/prometheus").1;
         let reporter = format!("reporter=\"{reporter}\"");
         let refused = metric(&text, "outrigger_connections_refused_total", &[&reporter, "reason=\"direct\""]);
         assert_eq!(refused, 1.0, "{text}");
@@ -50,7 +46,7 @@ fn what_goes_nowhere_is_logged_as_such() {
     let mut sidecar = Sidecar::start(command);
     let mut log = BufReader::new(sidecar.child.stdout.take().unwrap());
     for name in ["outbound", "inbound"] {
-        let mut stream = patient(TcpStream::connect(at(sidecar.port(name))).unwrap());
+        let mut stream = patient(TcpStream::connect(sidecar.at(name)).unwrap());
         let (own, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         assert_eq!(read_byte(&mut stream).unwrap(), 0);
         let mut line = String::new();
@@ -63,7 +59,7 @@ fn what_goes_nowhere_is_logged_as_such() {
 #[test]
 fn quitquitquit_ends_it_at_once_and_is_answered() {
     let mut sidecar = Sidecar::start(command());
-    let agent = at(sidecar.port("agent"));
+    let agent = sidecar.at("agent");
     assert_eq!(ask(TcpStream::connect(agent).unwrap(), "GET", "/quitquitquit").0, 405);
     let answer = ask(TcpStream::connect(agent).unwrap(), "POST", "/quitquitquit");
     assert_eq!(answer, (200, "OK".to_owned()));
@@ -73,9 +69,9 @@ fn quitquitquit_ends_it_at_once_and_is_answered() {
 #[test]
 fn a_drained_sidecar_stays_ready_and_leaves_at_once_on_sigterm() {
     let mut sidecar = Sidecar::start(command());
-    let agent = at(sidecar.port("agent"));
+    let agent = sidecar.at("agent");
     assert_eq!(ask(TcpStream::connect(agent).unwrap(), "POST", "/drain"), (200, "OK".to_owned()));
-    assert_eq!(get(at(sidecar.port("readiness")), "/healthz/ready").0, 200);
+    assert_eq!(get(sidecar.at("readiness"), "/healthz/ready").0, 200);
     sidecar.terminate();
     assert!(sidecar.ended().success());
 }
@@ -86,9 +82,7 @@ fn sigterm_ends_readiness_before_it_ends_the_sidecar() {
     command.env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true").env("MINIMUM_DRAIN_DURATION", "1h");
     let sidecar = Sidecar::start(command);
     sidecar.terminate();
-    eventually("readiness ends", || {
-        (get(at(sidecar.port("readiness")), "/healthz/ready").0 == 503).then_some(())
-    });
+    eventually("readiness ends", || (get(sidecar.at("readiness"), "/healthz/ready").0 == 503).then_some(()));
 }
 
 #[test]
@@ -154,7 +148,7 @@ fn flags_of_other_ages_are_tolerated_and_other_roles_are_not() {
 #[test]
 fn admin_answers_on_loopback() {
     let mut sidecar = Sidecar::start(command());
-    let admin = at(sidecar.port("admin"));
+    let admin = sidecar.at("admin");
     assert_eq!(get(admin, "/ready"), (200, "LIVE\n".to_owned()));
     let (_, text) = get(admin, "/server_info");
     let info: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -6,8 +6,9 @@ pub(crate) mod namespace;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,11 @@ impl Sidecar {
         self.ports[name]
     }
 
+    /// Where it listens on loopback.
+    pub(crate) fn at(&self, name: &str) -> SocketAddr {
+        ([127, 0, 0, 1], self.port(name)).into()
+    }
+
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -117,6 +123,29 @@ pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>)
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Accepts for ever; each connection is served by `serve` in a thread of its own.
+pub(crate) fn each(listener: TcpListener, serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) {
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = Arc::clone(&serve);
+            let thread = std::thread::Builder::new().stack_size(128 * 1024);
+            thread.spawn(move || serve(patient(stream))).unwrap();
+        }
+    });
+}
+
+/// Reads a head to its end; `None` where the stream has another end.
+pub(crate) fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
 }
 
 /// One request on a connection of its own: status and body.
