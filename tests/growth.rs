@@ -64,20 +64,20 @@ fn pod(name: &str, containers: usize, annotations: usize) -> Value {
 }
 
 #[test]
-fn with_the_containers() {
+fn costs_grow_no_faster_than_containers() {
     let _alone = ALONE.lock().unwrap();
     assert_linear("containers", costs([10, 100, 1000], |name, containers| pod(name, containers, 0)));
 }
 
 #[test]
-fn with_the_annotations() {
+fn costs_grow_no_faster_than_annotations() {
     let _alone = ALONE.lock().unwrap();
     assert_linear("annotations", costs([100, 1000, 10_000], |name, annotations| pod(name, 1, annotations)));
 }
 
 /// What is kept of pods has a bound, and an injector that is gone has left nothing.
 #[test]
-fn but_not_with_pods_or_reloads_of_settings() {
+fn memory_grows_neither_with_pods_nor_with_reloads_of_settings() {
     let _alone = ALONE.lock().unwrap();
     let kept = |pods: usize| {
         let region = Region::new(ALLOCATOR);

@@ -27,7 +27,7 @@ fn assert_pods_injected(api: &str, kind: &str, owner: &str, spec: impl Fn(Value)
 }
 
 #[test]
-fn a_deployment() {
+fn the_pods_of_a_deployment_are_injected() {
     assert_pods_injected(
         "apps/v1",
         "Deployment",
@@ -37,7 +37,7 @@ fn a_deployment() {
 }
 
 #[test]
-fn a_stateful_set() {
+fn the_pods_of_a_stateful_set_are_injected() {
     assert_pods_injected(
         "apps/v1",
         "StatefulSet",
@@ -47,7 +47,7 @@ fn a_stateful_set() {
 }
 
 #[test]
-fn a_daemon_set() {
+fn the_pods_of_a_daemon_set_are_injected() {
     assert_pods_injected(
         "apps/v1",
         "DaemonSet",
@@ -57,12 +57,12 @@ fn a_daemon_set() {
 }
 
 #[test]
-fn a_job() {
+fn the_pods_of_a_job_are_injected() {
     assert_pods_injected("batch/v1", "Job", "Job", job);
 }
 
 #[test]
-fn a_cron_job() {
+fn the_pods_of_a_cron_job_are_injected() {
     assert_pods_injected(
         "batch/v1",
         "CronJob",

@@ -117,7 +117,7 @@ fn a_template_that_fails_is_500_so_that_the_failure_policy_decides() {
 }
 
 #[test]
-fn other_methods_types_and_paths() {
+fn other_methods_types_and_paths_are_refused() {
     let server = Server::start("");
     let mut client = server.client();
     let answer = client.get("/inject");

@@ -78,7 +78,7 @@ fn a_pod_is_captured_as_its_annotation_says() {
 }
 
 #[test]
-fn a_namespace_in_which_lo_is_not_up_yet() {
+fn lo_is_brought_up_where_it_is_not_up_yet() {
     let pod = Namespace::new("lo");
     pod.ip("link add eth0 type veth peer name eth1");
     pod.ip("addr add fd09::2/64 dev eth0 nodad");

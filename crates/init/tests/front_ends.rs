@@ -9,7 +9,7 @@ use support::scenario::{APPLICATION, From, REFUSED, SIDECAR, To, land};
 use support::{BACKENDS, FAMILIES, Family, World};
 
 #[test]
-fn a_proxy_on_the_node() {
+fn outbound_goes_to_the_proxy_on_the_node() {
     let world = World::new();
     world.listen(false);
     // The "node" is the peer; its proxy listens on 81.
@@ -29,7 +29,7 @@ fn a_proxy_on_the_node() {
 }
 
 #[test]
-fn as_linkerd_2_does() {
+fn packets_land_where_linkerd_2_sends_them() {
     for backend in BACKENDS {
         let world = World::new();
         world.listen(false);
@@ -57,7 +57,7 @@ fn as_linkerd_2_does() {
 }
 
 #[test]
-fn a_machine_by_its_files() {
+fn a_machine_is_captured_as_its_files_say() {
     let world = World::new();
     world.listen(false);
     let folder = std::env::temp_dir().join(format!("oi-{}", std::process::id()));
@@ -85,7 +85,7 @@ fn a_machine_by_its_files() {
 }
 
 #[test]
-fn as_istios_first_init_containers_did() {
+fn packets_land_where_istios_first_init_containers_sent_them() {
     for backend in BACKENDS {
         for (flags, vip, peer) in [("", "15001", "15001"), ("-i 10.96.0.0/16,fd96::/16", "15001", "peer:80")]
         {

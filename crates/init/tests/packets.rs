@@ -13,7 +13,7 @@ use support::{APP, BACKENDS, Dial, FAMILIES, Family, Namespace, PROXY, Who, Worl
 const EVERYTHING: &str = "-m REDIRECT -b * -i * -d 15090,15021,15020";
 
 #[test]
-fn inbound() {
+fn inbound_lands_at_the_proxy_but_for_excluded_ports() {
     scenario(
         EVERYTHING,
         &[],
@@ -30,7 +30,7 @@ fn inbound() {
 }
 
 #[test]
-fn outbound_and_the_proxys_own() {
+fn outbound_lands_at_the_proxy_but_for_the_proxys_own_and_loopback() {
     scenario(
         EVERYTHING,
         &[],
@@ -53,7 +53,7 @@ fn outbound_and_the_proxys_own() {
 }
 
 #[test]
-fn outbound_ranges() {
+fn only_listed_ranges_are_captured_outbound() {
     scenario(
         "-b * -i 10.96.0.0/16,fd96::/16",
         &[],
@@ -71,7 +71,7 @@ fn an_excluded_range_beats_an_included_port() {
 }
 
 #[test]
-fn outbound_ports_alone() {
+fn only_listed_ports_are_captured_outbound() {
     scenario(
         "-b * -q 80",
         &[],
@@ -80,7 +80,7 @@ fn outbound_ports_alone() {
 }
 
 #[test]
-fn a_range_of_outbound_ports() {
+fn a_range_of_ports_is_captured_outbound() {
     scenario(
         "-b * -q 70-80",
         &[],
@@ -93,7 +93,7 @@ fn a_range_of_outbound_ports() {
 }
 
 #[test]
-fn excluded_outbound_ports() {
+fn excluded_ports_are_let_out() {
     scenario(
         "-b * -i * -o 80",
         &[],
@@ -102,7 +102,7 @@ fn excluded_outbound_ports() {
 }
 
 #[test]
-fn a_range_inside_loopback() {
+fn a_listed_range_inside_loopback_is_captured() {
     scenario(
         "-b * -i 127.1.2.3/32",
         &[],
@@ -111,7 +111,7 @@ fn a_range_inside_loopback() {
 }
 
 #[test]
-fn listed_inbound_ports() {
+fn only_listed_ports_are_captured_inbound() {
     scenario(
         "-b 8080 -i *",
         &[],
@@ -124,17 +124,17 @@ fn listed_inbound_ports() {
 }
 
 #[test]
-fn no_inbound_ports() {
+fn without_inbound_ports_nothing_is_captured_inbound() {
     scenario("-i *", &[], &[(From::Peer, To::Pod(8080), "8080"), (APPLICATION, To::Peer(80), "15001")]);
 }
 
 #[test]
-fn nothing_outbound() {
+fn without_ranges_nothing_is_captured_outbound() {
     scenario("-b *", &[], &[(From::Peer, To::Pod(8080), "15006"), (APPLICATION, To::Peer(80), "peer:80")]);
 }
 
 #[test]
-fn an_excluded_interface() {
+fn an_excluded_interface_is_let_alone() {
     let flags = ["-b * -i * -c eth0", "-b * -i * -c eth+", "-m TPROXY -b * -i * -c eth0"];
     for flags in flags {
         scenario(flags, &[], &[(From::Peer, To::Pod(8080), "8080"), (APPLICATION, To::Peer(80), "peer:80")]);
@@ -142,7 +142,7 @@ fn an_excluded_interface() {
 }
 
 #[test]
-fn included_and_excluded_groups() {
+fn the_group_of_a_process_decides_where_groups_are_listed() {
     let only = "ISTIO_OUTBOUND_OWNER_GROUPS";
     let except = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE";
     let included = [(GROUP_202, To::Peer(80), "15001"), (APPLICATION, To::Peer(80), "peer:80")];
@@ -215,7 +215,7 @@ fn tproxy_without_a_proxy_lets_nothing_through() {
 }
 
 #[test]
-fn tproxy_of_listed_ports() {
+fn tproxy_captures_only_listed_ports() {
     scenario(
         "-m TPROXY -b 8080 -i *",
         &[],
@@ -250,7 +250,7 @@ fn udp_is_let_alone() {
 }
 
 #[test]
-fn all_name_service() {
+fn dns_of_all_servers_is_captured() {
     for backend in BACKENDS {
         let world = World::new();
         world.listen(false);
@@ -277,7 +277,7 @@ fn all_name_service() {
 }
 
 #[test]
-fn name_service_of_some_servers() {
+fn dns_of_known_servers_alone_is_captured() {
     for backend in BACKENDS {
         let world = World::new();
         world.listen(false);
@@ -376,7 +376,7 @@ fn a_virtual_machines_traffic_is_outbound() {
 }
 
 #[test]
-fn large_transfers() {
+fn large_transfers_arrive_whole() {
     for backend in BACKENDS {
         for mode in ["REDIRECT", "TPROXY"] {
             let world = World::new();

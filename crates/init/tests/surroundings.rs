@@ -24,7 +24,7 @@ fn confined(world: &World, capabilities: &str) -> Command {
 }
 
 #[test]
-fn another_namespace_by_path() {
+fn a_namespace_named_by_path_is_captured_and_no_other() {
     let world = World::new();
     let elsewhere = support::Namespace::new("else");
     let before = elsewhere.state();
@@ -94,7 +94,7 @@ fn a_kernel_without_nftables_is_named_with_its_remedy_and_done_without() {
 }
 
 #[test]
-fn legacy_iptables_on_a_read_only_root() {
+fn legacy_iptables_works_on_a_read_only_root() {
     let world = World::new();
     let mut command = world.pod.command("unshare");
     let script =
@@ -205,7 +205,7 @@ fn the_nodes_own_namespace_is_refused() {
 
 /// As pods with `hostUsers: false` have it: root only in a user namespace of their own.
 #[test]
-fn in_a_user_namespace() {
+fn root_of_a_user_namespace_is_enough() {
     let run = format!(
         "{} {} --ip-families ipv4",
         env!("CARGO_BIN_EXE_outrigger-init"),

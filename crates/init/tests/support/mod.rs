@@ -61,9 +61,6 @@ impl Family {
     pub(crate) fn vip(self) -> IpAddr {
         self.pick("10.96.0.10", "fd96::10")
     }
-    pub(crate) fn guest(self) -> IpAddr {
-        self.pick("10.8.0.2", "fd08::2")
-    }
     pub(crate) fn loopback(self) -> IpAddr {
         self.pick("127.0.0.1", "::1")
     }

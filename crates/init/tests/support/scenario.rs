@@ -35,7 +35,7 @@ pub(crate) const GROUP_202: From = From::Pod(Who { uid: 1000, gid: 202 });
 
 pub(crate) const REFUSED: &str = "connection refused";
 
-pub(crate) fn address(family: Family, to: To) -> Option<SocketAddr> {
+fn address(family: Family, to: To) -> Option<SocketAddr> {
     let (ip, port) = match to {
         To::Pod(port) => (family.pod(), port),
         To::Peer(port) => (family.peer(), port),
