@@ -13,11 +13,7 @@ fn every_kind_is_injected_in_order() {
         let kind = document["kind"].as_str().unwrap();
         let name = document["metadata"]["name"].as_str().unwrap();
         assert_eq!(*line, format!("{kind} default/{name}: injected (policy_enabled)"));
-        let template = match kind {
-            "Pod" => document,
-            "CronJob" => &document["spec"]["jobTemplate"]["spec"]["template"],
-            _ => &document["spec"]["template"],
-        };
+        let template = template(document);
         assert_eq!(containers(template), ["istio-init", "istio-proxy", "app"], "{kind}");
         assert!(template["metadata"]["annotations"]["sidecar.istio.io/status"].is_string());
         if kind != "Pod" {

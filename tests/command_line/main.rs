@@ -86,6 +86,15 @@ fn pod(name: &str, metadata: &str) -> String {
     )
 }
 
+/// The pod, or the pod template of the workload.
+fn template(document: &Value) -> &Value {
+    match document["kind"].as_str().unwrap() {
+        "Pod" => document,
+        "CronJob" => &document["spec"]["jobTemplate"]["spec"]["template"],
+        _ => &document["spec"]["template"],
+    }
+}
+
 /// The names of all containers of a pod or template.
 fn containers(pod: &Value) -> Vec<&str> {
     let lists = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array());

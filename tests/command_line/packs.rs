@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{containers, fixture, folder, outrigger, outrigger_reads, path, pod};
+use super::{containers, fixture, folder, outrigger, outrigger_reads, path, pod, template};
 
 const LOGS: &str = "spec:\n  containers:\n  - name: log\n    image: log:1\n    args: ['--level={{values.level}}', '--hub={{values.global.hub}}']\n";
 const SCHEMA: &str = r#"{"type": "object", "properties": {"level": {"enum": ["info", "debug"]}}}"#;
@@ -182,11 +182,7 @@ fn the_linkerd_daemonset_is_reached_from_every_kind_and_by_every_flag() {
     let mut kinds = Vec::new();
     for document in run.documents() {
         let kind = document["kind"].as_str().unwrap();
-        let template = match kind {
-            "Pod" => &document,
-            "CronJob" => &document["spec"]["jobTemplate"]["spec"]["template"],
-            _ => &document["spec"]["template"],
-        };
+        let template = template(&document);
         assert_eq!(containers(template), ["init-linkerd", "app"], "{kind}");
         assert_eq!(template["metadata"]["annotations"]["alpha.istio.io/linkerd-daemonset"], "injected");
         kinds.push(kind.to_owned());

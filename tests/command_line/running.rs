@@ -36,7 +36,7 @@ fn api_server(objects: Vec<(&'static str, Value)>) -> String {
         }
     });
     json!({"apiVersion": "v1", "kind": "Config", "current-context": "other",
-        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}, {"name": "nowhere", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}, {"name": "nowhere", "cluster": {"server": "http://127.0.0.1:0"}}],
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u", "namespace": "shop"}},
             {"name": "other", "context": {"cluster": "nowhere", "user": "u"}}]})
@@ -123,7 +123,7 @@ fn what_cannot_be_asked_or_found_is_said() {
     assert!(run.err.contains("/api/v1/namespaces/shop/pods/nobody not found"), "{}", run.err);
     let run = explain(&["web"]);
     assert_eq!(run.code, 1);
-    assert!(run.err.contains("http://127.0.0.1:9/ does not answer: "), "{}", run.err);
+    assert!(run.err.contains("http://127.0.0.1:0/ does not answer: "), "{}", run.err);
     let run = explain(&["web", "--context", "none"]);
     assert_eq!(run.code, 1);
     assert!(run.err.contains("no cluster to ask: ") && run.err.contains("none"), "{}", run.err);

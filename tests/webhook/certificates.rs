@@ -1,13 +1,13 @@
 //! Certificates: refused at start, taken up while requests are made, kept when the new one is bad.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use outrigger::certificates::{make, unix_now};
 
 use crate::client::{Client, eventually, pod, review, trusting};
-use crate::server::{Folder, Server, refused, write_certificate};
+use crate::server::{ANYWHERE, Folder, Server, refused, write_certificate};
 
 #[test]
 fn what_cannot_be_served_is_refused_at_start() {
@@ -35,16 +35,8 @@ fn what_cannot_be_served_is_refused_at_start() {
         ),
         ("expired.crt", "expired.key", "the certificate {}/expired.crt expired on 20"),
     ] {
-        let (code, said) = refused(&[
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--cert",
-            &folder.path(certificate),
-            "--key",
-            &folder.path(key),
-        ]);
+        let files = ["--cert", &folder.path(certificate), "--key", &folder.path(key)];
+        let (code, said) = refused(&[&ANYWHERE[..], &files].concat());
         let message = message.replace("{}/", &folder.path(""));
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(&message), "{said} does not say {message}");
@@ -116,25 +108,16 @@ fn a_bad_certificate_is_reported_and_the_old_one_stays() {
     Client::connect(server.address, &trusting(&renewed.ca));
 }
 
-/// A kubelet mounts a Secret as links: `tls.crt -> ..data/tls.crt`, `..data -> ..time`. It swaps `..data`.
 #[test]
 fn swaps_of_a_mounted_secret_are_seen_each_time() {
     let server = Server::start("");
     let folder = &server.folder;
     let in_turn = |n: usize| {
         let made = make(&["127.0.0.1".to_owned()], 30, unix_now()).unwrap();
-        std::fs::create_dir(folder.path(&format!("..{n}"))).unwrap();
-        folder.write(&format!("..{n}/tls.crt"), &made.certificate);
-        folder.write(&format!("..{n}/tls.key"), &made.key);
-        symlink(format!("..{n}"), folder.path("..new")).unwrap();
-        std::fs::rename(folder.path("..new"), folder.path("..data")).unwrap();
+        folder.mount(n, &[("tls.crt", &made.certificate), ("tls.key", &made.key)]);
         made
     };
     let mut made = in_turn(0);
-    for file in ["tls.crt", "tls.key"] {
-        symlink(format!("..data/{file}"), folder.path("link")).unwrap();
-        std::fs::rename(folder.path("link"), folder.path(file)).unwrap();
-    }
     for n in 1..4 {
         server.metric_becomes("outrigger_certificate_reloads_total{result=\"success\"}", n as f64);
         Client::connect(server.address, &trusting(&made.ca));

@@ -5,9 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use crate::client::{eventually, pod, post_head, review};
-use crate::server::{Folder, Server, command, refused};
-
-const ANYWHERE: [&str; 4] = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+use crate::server::{ANYWHERE, Folder, HEAD, Server, command, refused};
 
 #[test]
 fn a_port_in_use_names_address_and_remedy() {
@@ -27,7 +25,6 @@ fn a_port_in_use_names_address_and_remedy() {
 #[test]
 fn bad_settings_are_refused_at_start_with_their_place() {
     let folder = Folder::new();
-    let head = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
     for (settings, message) in [
         ("polciy: enabled\n", "line 3, column 1: polciy: there is no such field; did you mean policy?"),
         ("policy: sometimes\n", "line 3, column 1: policy: \"sometimes\" is none of off, disabled, enabled"),
@@ -35,7 +32,7 @@ fn bad_settings_are_refused_at_start_with_their_place() {
         ("defaultTemplates: [nowhere]\n", "there is no template \"nowhere\""),
         ("pack: nowhere\n", "nowhere"),
     ] {
-        let config = folder.write("config.yaml", &format!("{head}{settings}"));
+        let config = folder.write("config.yaml", &format!("{HEAD}{settings}"));
         let (code, said) = refused(&[&["--config", &config][..], &ANYWHERE].concat());
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(message), "{said} does not say {message}");

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -33,6 +34,24 @@ impl Folder {
         self.0.join(name).display().to_string()
     }
 
+    /// Writes files as a kubelet does that mounts a ConfigMap or a Secret: `NAME -> ..data/NAME`, `..data -> ..VERSION`.
+    /// It swaps `..data`.
+    pub(crate) fn mount(&self, version: usize, files: &[(&str, &str)]) {
+        let folder = format!("..{version}");
+        fs::create_dir(self.0.join(&folder)).unwrap();
+        let link = |to: &str, name: &str| {
+            symlink(to, self.0.join("..new")).unwrap();
+            fs::rename(self.0.join("..new"), self.0.join(name)).unwrap();
+        };
+        for (name, contents) in files {
+            self.write(&format!("{folder}/{name}"), contents);
+        }
+        link(&folder, "..data");
+        for (name, _) in files.iter().filter(|(name, _)| !self.0.join(name).is_symlink()) {
+            link(&format!("..data/{name}"), name);
+        }
+    }
+
     /// Writes a file and gives its path.
     pub(crate) fn write(&self, name: &str, contents: &str) -> String {
         fs::write(self.0.join(name), contents).unwrap();
@@ -45,6 +64,12 @@ impl Drop for Folder {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+/// The lines that settings begin with.
+pub(crate) const HEAD: &str = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
+
+/// Ports that the kernel chooses.
+pub(crate) const ANYWHERE: [&str; 4] = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
 
 /// `outrigger serve` with a certificate from files.
 pub(crate) struct Server {
@@ -87,23 +112,10 @@ impl Server {
     pub(crate) fn start_by(settings: &str, wrap: impl Fn(Command) -> Command) -> Self {
         let folder = Folder::new();
         let made = write_certificate(&folder);
-        let head = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
-        let config = folder.write("config.yaml", &format!("{head}{settings}"));
+        let config = folder.write("config.yaml", &format!("{HEAD}{settings}"));
         let (certificate, key) = (folder.path("tls.crt"), folder.path("tls.key"));
-        let command = command(&[
-            "--config",
-            &config,
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--cert",
-            &certificate,
-            "--key",
-            &key,
-            "--log-level",
-            "debug",
-        ]);
+        let files = ["--config", &config, "--cert", &certificate, "--key", &key];
+        let command = command(&[&files[..], &ANYWHERE, &["--log-level", "debug"]].concat());
         let mut child = wrap(command).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = log_lines(&mut child);
         let mut server = Self {

@@ -1,13 +1,10 @@
 //! Settings: taken up while requests are made, kept when the new ones are bad.
 
-use std::os::unix::fs::symlink;
-
 use serde_json::Value;
 
 use crate::client::{pod, review};
-use crate::server::Server;
+use crate::server::{HEAD, Server};
 
-const HEAD: &str = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\n";
 const TAKEN: &str = "outrigger_settings_reloads_total{result=\"success\"}";
 const SUCCESSFUL: &str = "outrigger_settings_last_reload_successful";
 const REFUSED: &str = "outrigger_settings_reloads_total{result=\"failure\"}";
@@ -58,20 +55,11 @@ fn a_change_is_taken_up_and_a_bad_one_is_refused() {
     assert_eq!(team(&server).as_deref(), Some("three"));
 }
 
-/// A kubelet mounts a ConfigMap as links: `config.yaml -> ..data/config.yaml`, `..data -> ..time`. It swaps `..data`.
 #[test]
 fn swaps_of_a_mounted_config_map_are_seen_each_time() {
     let server = Server::start("injectedAnnotations: {team: start}\n");
-    let folder = &server.folder;
-    let swap = |n: usize| {
-        std::fs::create_dir(folder.path(&format!("..{n}"))).unwrap();
-        folder.write(&format!("..{n}/config.yaml"), &settings(&format!("team-{n}")));
-        symlink(format!("..{n}"), folder.path("..new")).unwrap();
-        std::fs::rename(folder.path("..new"), folder.path("..data")).unwrap();
-    };
+    let swap = |n: usize| server.folder.mount(n, &[("config.yaml", &settings(&format!("team-{n}")))]);
     swap(0);
-    symlink("..data/config.yaml", folder.path("link")).unwrap();
-    std::fs::rename(folder.path("link"), folder.path("config.yaml")).unwrap();
     for n in 0..3 {
         server.metric_becomes(TAKEN, n as f64 + 1.0);
         assert_eq!(team(&server), Some(format!("team-{n}")));

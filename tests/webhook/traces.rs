@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use serde_json::{Value, json};
 
 use crate::client::{pod, post_head, review};
-use crate::server::{Server, command};
+use crate::server::{ANYWHERE, Server, command};
 
 /// A collector on loopback that takes everything: its URL, and the requests that it got, heads and bodies.
 fn collector() -> (String, Receiver<(String, Value)>) {
@@ -168,10 +168,9 @@ fn without_a_collector_no_span_is_made() {
 
 #[test]
 fn a_collector_that_cannot_be_one_is_refused_at_start_with_the_variable() {
-    let anywhere = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
     for (url, remedy) in [("collector:4318", "expected http://"), ("https://collector", "https wants a file")]
     {
-        let mut command = command(&anywhere);
+        let mut command = command(&ANYWHERE);
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", url);
         let output = command.stdout(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
