@@ -325,13 +325,13 @@ impl Injector {
 
         let bad_pod = |e: String| Error::Refused(format!("failed to process pod: {e}"));
         cluster::apply(&mut injected, &environment);
-        agent::is_free(&mut injected, &proxy_config).map_err(bad_pod)?;
+        let agent = agent::free_port(&mut injected, &self.mesh, &proxy_config).map_err(bad_pod)?;
         if values["mergeMetricsWithoutSidecar"] == true || cluster::sidecar(&mut injected).is_some() {
-            prometheus::merge(&mut injected, &self.mesh).map_err(bad_pod)?;
+            prometheus::merge(&mut injected, self.mesh.merges_metrics, agent).map_err(bad_pod)?;
         }
         prometheus::secure_port(&mut injected);
         let rewrites = values["sidecarInjectorWebhook"]["rewriteAppHTTPProbe"] == true;
-        probes::rewrite(&mut injected, &self.mesh, rewrites);
+        probes::rewrite(&mut injected, agent, rewrites);
         cni::tell(&mut injected);
         self.annotate(&mut injected, &added);
         order::order(&mut injected, self.place(&sent));

@@ -6,9 +6,7 @@
 use outrigger_contract::PROXY_CONTAINER;
 use serde_json::{Map, Value, json};
 
-use super::agent;
 use super::cluster::{set_variable, sidecar};
-use super::mesh::Mesh;
 use super::validate::boolean;
 
 const VARIABLE: &str = "ISTIO_KUBE_APP_PROBERS";
@@ -23,15 +21,14 @@ const HANDLERS: [(&str, &str); 2] = [("preStop", "prestopz"), ("postStart", "pos
 /// The kinds of a probe that go over the network. A lifecycle handler is none of gRPC.
 const KINDS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
-/// Turns the application's probes to the agent, and tells the agent what they were.
-pub(super) fn rewrite(pod: &mut Value, mesh: &Mesh, by_default: bool) {
+/// Turns the application's probes to the agent, which has `own_port`, and tells the agent what they were.
+pub(super) fn rewrite(pod: &mut Value, own_port: i64, by_default: bool) {
     let annotation = |key: &str| pod["metadata"]["annotations"][key].as_str();
     let asked = annotation(REWRITE).and_then(|value| boolean(value).ok()).unwrap_or(by_default);
     let of_pod = annotation(PORT).and_then(|port| port.trim().parse().ok());
     if !asked || sidecar(pod).is_none() {
         return;
     }
-    let own_port = agent::port(pod, mesh);
     let agent = Agent { port: of_pod.unwrap_or(own_port), own_port };
     let mut probers = Map::new();
     for list in ["initContainers", "containers"] {

@@ -5,9 +5,7 @@
 use outrigger_contract::METRICS_PATH;
 use serde_json::{Map, Value, json};
 
-use super::agent;
 use super::cluster::{set_variable, sidecar};
-use super::mesh::Mesh;
 use super::validate::boolean;
 
 const SCRAPE: &str = "prometheus.io/scrape";
@@ -60,8 +58,8 @@ pub(super) fn strip(annotations: &mut Map<String, Value>, agent: i64) {
 }
 
 /// Sends Prometheus to the agent, and tells the agent where the application's metrics are.
-pub(super) fn merge(pod: &mut Value, mesh: &Mesh) -> Result<(), String> {
-    let agent = agent::port(pod, mesh);
+/// `by_default` is for a pod that does not say whether it wants that.
+pub(super) fn merge(pod: &mut Value, by_default: bool, agent: i64) -> Result<(), String> {
     let empty = Map::new();
     let annotations = pod["metadata"]["annotations"].as_object().unwrap_or(&empty);
     let refused = annotations
@@ -69,7 +67,7 @@ pub(super) fn merge(pod: &mut Value, mesh: &Mesh) -> Result<(), String> {
         .filter(|(key, _)| same(key, SCRAPE))
         .any(|(_, value)| value.as_str().is_some_and(|value| boolean(value) == Ok(false)));
     let asked = annotations.get(MERGE).and_then(Value::as_str).and_then(|value| boolean(value).ok());
-    if refused || !asked.unwrap_or(mesh.merges_metrics) || is_done(annotations, agent) {
+    if refused || !asked.unwrap_or(by_default) || is_done(annotations, agent) {
         return Ok(());
     }
     if let Some(scrape) = scrape(annotations, agent)?
@@ -157,7 +155,7 @@ mod tests {
 
     fn merged(annotations: Value) -> Result<Value, String> {
         let mut pod = json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "istio-proxy"}]}});
-        merge(&mut pod, &Mesh::new(&Map::new()).unwrap())?;
+        merge(&mut pod, true, 15020)?;
         Ok(pod)
     }
 

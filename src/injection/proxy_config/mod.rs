@@ -8,6 +8,8 @@ mod duration;
 mod read;
 mod schema;
 
+use std::sync::LazyLock;
+
 pub(super) use check::{listeners, listeners_with, port_is_free};
 use serde_json::{Map, Value, json};
 
@@ -21,7 +23,7 @@ pub(super) const DEFAULT_STATUS_PORT: i64 = 15020;
 pub(super) type ProxyConfig = Map<String, Value>;
 
 /// What is built in.
-fn built_in() -> ProxyConfig {
+static BUILT_IN: LazyLock<ProxyConfig> = LazyLock::new(|| {
     let config = json!({
         "configPath": "./etc/istio/proxy",
         "binaryPath": "/usr/local/bin/envoy",
@@ -35,7 +37,7 @@ fn built_in() -> ProxyConfig {
         "terminationDrainDuration": "5s",
     });
     config.as_object().cloned().unwrap_or_default()
-}
+});
 
 /// What the mesh configuration says about proxies.
 #[derive(Debug, Default)]
@@ -49,9 +51,9 @@ pub(super) struct MeshDefaults {
 impl MeshDefaults {
     /// Reads `defaultConfig` of the mesh configuration.
     pub(super) fn new(default_config: &Value) -> Result<Self, String> {
-        let mut written = built_in();
+        let mut written = BUILT_IN.clone();
         overlay(&mut written, read::object(default_config.clone(), schema::PROXY_CONFIG, true)?);
-        let mut effective = built_in();
+        let mut effective = BUILT_IN.clone();
         overlay(&mut effective, read::object(default_config.clone(), schema::PROXY_CONFIG, false)?);
         listeners(&effective)?;
         Ok(Self { written, effective })
@@ -65,7 +67,7 @@ pub(super) fn from_annotation(text: &str) -> Result<ProxyConfig, String> {
         read::object(value.clone(), schema::PROXY_CONFIG, keep_zero)
             .map_err(|e| format!("failed to convert to apply proxy config: {e}"))
     };
-    let mut written = built_in();
+    let mut written = BUILT_IN.clone();
     overlay(&mut written, convert(true)?);
     check::check(&written)?;
     convert(false)
@@ -105,8 +107,7 @@ pub(super) fn misspelt(mesh_config: &Map<String, Value>) -> Vec<String> {
 
 /// The environment variable PROXY_CONFIG: what is not built in, as JSON in the order of Istio's fields.
 pub(super) fn print(config: &ProxyConfig) -> String {
-    let built_in = built_in();
-    let own = |name: &str| config.get(name).filter(|value| built_in.get(name) != Some(value));
+    let own = |name: &str| config.get(name).filter(|value| BUILT_IN.get(name) != Some(value));
     let printed: Map<String, Value> = schema::PROXY_CONFIG
         .iter()
         .filter_map(|(name, _)| own(name).map(|value| ((*name).to_owned(), value.clone())))
