@@ -203,12 +203,13 @@ pub(crate) mod harness {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::access_log;
     use crate::descriptors::Places;
     use crate::life::Life;
     use crate::memory::{self, Group};
     use crate::ports::Ports;
     use crate::route::{Declared, Route};
-    use crate::settings::Live;
+    use crate::settings::{Limits, Live};
     use crate::shared::Worker;
     use crate::telemetry::Shard;
     use crate::trace::Tracer;
@@ -228,6 +229,20 @@ pub(crate) mod harness {
         /// With these settings, and spans.
         pub(crate) async fn with(live: Live, tracer: Option<Tracer>) -> Harness {
             Harness::made(live, tracer, false, None).await
+        }
+
+        /// One that logs all as JSON.
+        pub(crate) async fn logging(limits: Limits) -> Harness {
+            let access_log = (access_log::Policy::All, access_log::Format::Json);
+            Harness::with(Live { access_log, limits, ..Live::default() }, None).await
+        }
+
+        /// The one line of its log, once it is there.
+        pub(crate) async fn logged(&self) -> serde_json::Value {
+            while self.shared.access_log.waiting().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            serde_json::from_str(&self.shared.access_log.waiting()).unwrap()
         }
 
         /// One whose responses say how long the upstream took; without, they are what the test's server sent.

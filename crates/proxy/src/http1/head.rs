@@ -3,6 +3,7 @@
 //! Whatever two readers could frame differently is refused (RFC 9112, sections 2.2, 5 and 6.3), so that nothing can
 //! be smuggled through.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use super::body::Framing;
@@ -49,7 +50,7 @@ pub(crate) struct Request<'a> {
     /// The client asks for another protocol, or for a tunnel.
     pub(crate) upgrade: bool,
     /// The id that it came with, or got.
-    pub(crate) request_id: &'a [u8],
+    pub(crate) request_id: Cow<'a, [u8]>,
     pub(crate) user_agent: Option<&'a [u8]>,
     pub(crate) forwarded_for: Option<&'a [u8]>,
     /// Its part of a trace, where traces are.
@@ -164,12 +165,12 @@ impl Lengths {
     }
 }
 
-/// Reads the request head `bytes` and appends the head that goes to the upstream to `out`. `id` is the request id that
-/// it gets if it has none; `most` is the number of fields that it may have, up to [`MOST_HEADERS`]; `sampling` is there
+/// Reads the request head `bytes` and appends the head that goes to the upstream to `out`. `id` makes the request
+/// id that it gets if it has none; `most` is the number of fields that it may have, up to [`MOST_HEADERS`]; `sampling` is there
 /// where traces are.
 pub(crate) fn request<'a>(
     bytes: &'a [u8],
-    id: &'a str,
+    id: impl FnOnce() -> String,
     most: usize,
     sampling: Option<f64>,
     out: &mut Vec<u8>,
@@ -290,9 +291,11 @@ pub(crate) fn request<'a>(
     if upgrade.is_some() {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
     }
-    if request_id.is_none() {
-        line(out, "x-request-id", id.as_bytes());
-    }
+    let request_id = request_id.map(Cow::Borrowed).unwrap_or_else(|| {
+        let id = id().into_bytes();
+        line(out, "x-request-id", &id);
+        Cow::Owned(id)
+    });
     if !has_proto {
         out.extend_from_slice(b"x-forwarded-proto: http\r\n");
     }
@@ -310,7 +313,7 @@ pub(crate) fn request<'a>(
         framing,
         keep_alive: minor == 1 && !connection.close,
         upgrade: upgrade.is_some() || connect,
-        request_id: request_id.unwrap_or(id.as_bytes()),
+        request_id,
         user_agent,
         forwarded_for,
         span,

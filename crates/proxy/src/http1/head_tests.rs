@@ -2,7 +2,7 @@ use super::*;
 
 fn sent(text: &str) -> Result<String, Refusal> {
     let mut out = Vec::new();
-    request(text.as_bytes(), "ID", 100, None, &mut out).map(|_| String::from_utf8(out).unwrap())
+    request(text.as_bytes(), || "ID".to_owned(), 100, None, &mut out).map(|_| String::from_utf8(out).unwrap())
 }
 
 #[test]
@@ -20,6 +20,20 @@ fn order_and_case_stay_and_hop_by_hop_fields_go() {
 fn what_is_there_is_not_added() {
     let text = "GET / HTTP/1.1\r\nhost: a\r\nX-Request-Id: mine\r\nx-forwarded-proto: https\r\nx-forwarded-for: 1.2.3.4\r\n\r\n";
     assert_eq!(sent(text).unwrap(), text);
+}
+
+#[test]
+fn an_id_is_made_for_a_request_that_has_none_and_for_no_other() {
+    for (fields, made) in [("", 1), ("x-request-id: mine\r\n", 0)] {
+        let text = format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+        let mut ids = 0;
+        let id = || {
+            ids += 1;
+            "ID".to_owned()
+        };
+        request(text.as_bytes(), id, 100, None, &mut Vec::new()).unwrap();
+        assert_eq!(ids, made, "{fields:?}");
+    }
 }
 
 #[test]

@@ -53,14 +53,14 @@ pub(crate) async fn serve(
         End::Reset => tcp::reset(&client),
         End::Unread => linger(client).await,
         End::Tunnel(tunnel) => {
-            let Tunnel { upstream, head, span, mut outcome, started } = *tunnel;
+            let Tunnel { upstream, head, id, span, mut outcome, started } = *tunnel;
             // What a tunnel carries belongs to its request, not to the counters of TCP.
             let (side, buffer) = (Side::default(), std::mem::take(&mut connection.buffer));
             let carried = tcp::carry(client, upstream, buffer, &side, captured.live.limits.idle).await;
             outcome.flag = carried.flag;
             outcome.received += carried.received;
             outcome.sent += carried.sent;
-            if let Ok(mut request) = head::request(&head, "", MOST_HEADERS, None, &mut Vec::new()) {
+            if let Ok(mut request) = head::request(&head, || id, MOST_HEADERS, None, &mut Vec::new()) {
                 request.span = span;
                 connection.record(Some(&request), &outcome, started);
             }
@@ -82,6 +82,8 @@ struct Tunnel {
     upstream: TcpStream,
     /// The request's head.
     head: Vec<u8>,
+    /// The id that it got, if it had none.
+    id: String,
     span: Option<Span>,
     outcome: Outcome,
     started: Instant,
@@ -126,9 +128,8 @@ impl Connection<'_> {
             let rest = self.buffer.split_off(end);
             let bytes = std::mem::replace(&mut self.buffer, rest);
             let mut out = Vec::new();
-            let id = request_id::new();
             let sampling = self.captured.shared.tracer.as_ref().map(|tracer| tracer.ratio);
-            let request = match head::request(&bytes, &id, limits.headers, sampling, &mut out) {
+            let request = match head::request(&bytes, request_id::new, limits.headers, sampling, &mut out) {
                 Ok(request) => request,
                 Err(refusal) => return self.refuse(writer, refusal).await,
             };
@@ -158,8 +159,8 @@ impl Connection<'_> {
             outcome.received += received;
             if let Next::Tunnel(upstream) = outcome.next {
                 let outcome = Outcome { next: Next::Close, ..outcome };
-                let span = request.span;
-                return End::Tunnel(Box::new(Tunnel { upstream, head: bytes, span, outcome, started }));
+                let (id, span) = (String::from_utf8_lossy(&request.request_id).into_owned(), request.span);
+                return End::Tunnel(Box::new(Tunnel { upstream, head: bytes, id, span, outcome, started }));
             }
             match outcome.flag {
                 Flag::Idle => self.captured.side().met(Limit::Idle),
@@ -273,7 +274,7 @@ impl Connection<'_> {
                 protocol: if request.minor == 1 { "HTTP/1.1" } else { "HTTP/1.0" },
                 code: outcome.code,
                 flag: outcome.flag,
-                request_id: String::from_utf8_lossy(request.request_id).into_owned(),
+                request_id: String::from_utf8_lossy(&request.request_id).into_owned(),
                 peer: captured.peer,
             });
         }
@@ -290,7 +291,7 @@ impl Connection<'_> {
             service_time: outcome.service_time,
             forwarded_for: request.and_then(|request| request.forwarded_for).unwrap_or_default(),
             user_agent: request.and_then(|request| request.user_agent).unwrap_or_default(),
-            request_id: request.map_or(b"", |request| request.request_id),
+            request_id: request.map_or(b"", |request| &*request.request_id),
             authority: host,
             server_name: "",
             upstream: captured.route.address,

@@ -32,7 +32,9 @@ pub fn request(bytes: &[u8]) -> bool {
     }
     let Ok(Some(end)) = whole else { return false };
     let mut out = Vec::new();
-    let Ok(first) = head::request(&bytes[..end], "ID", 100, None, &mut out) else { return false };
+    let Ok(first) = head::request(&bytes[..end], || "ID".to_owned(), 100, None, &mut out) else {
+        return false;
+    };
     assert_eq!(head::end(&out, 0), Ok(Some(out.len())), "one head became several");
     let (lengths, codings) = (values(&out, "content-length"), values(&out, "transfer-encoding"));
     match first.framing {
@@ -44,7 +46,7 @@ pub fn request(bytes: &[u8]) -> bool {
     }
     assert!(values(&out, "host").len() <= 1);
     let mut again = Vec::new();
-    match head::request(&out, "ID", 100, None, &mut again) {
+    match head::request(&out, || "ID".to_owned(), 100, None, &mut again) {
         Ok(second) => {
             assert_eq!(
                 (first.method, first.host, first.framing),
@@ -140,7 +142,9 @@ pub fn stream(bytes: &[u8]) -> bool {
     let (mut passed, mut out, mut rest) = (Vec::<Read>::new(), Vec::new(), bytes);
     while let Ok(Some(end)) = head::end(rest, 0) {
         let mut head = Vec::new();
-        let Ok(request) = head::request(&rest[..end], "ID", 100, None, &mut head) else { break };
+        let Ok(request) = head::request(&rest[..end], || "ID".to_owned(), 100, None, &mut head) else {
+            break;
+        };
         let mut framing = request.framing;
         let Ok(length) = framing.advance(&rest[end..]) else { break };
         if !framing.done() {

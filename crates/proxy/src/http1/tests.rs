@@ -4,6 +4,7 @@ use crate::connection::harness::{GET, Harness, OK, answer, head, refusing, rest,
 use crate::destination::Direction;
 use crate::life::Phase;
 use crate::route::Declared;
+use crate::settings::Limits;
 use crate::telemetry::Flag;
 use crate::telemetry::http::Key;
 
@@ -154,6 +155,27 @@ fn an_upgrade_becomes_a_tunnel() {
         assert_eq!(rest(&mut client).await, "pong");
         drop(client);
     });
+}
+
+#[test]
+fn a_tunnel_is_recorded_under_the_id_that_its_upstream_saw() {
+    for (given, of_client) in [("", None), ("X-Request-Id: mine\r\n", Some("mine"))] {
+        run(async {
+            let harness = Harness::logging(Limits::default()).await;
+            let mut client = harness.client(Declared::Nothing).await;
+            let upgrade = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+            say(&mut client, &format!("GET /ws HTTP/1.1\r\n{upgrade}{given}\r\n")).await;
+            let mut server = harness.accept().await;
+            let asked = head(&mut server).await.to_ascii_lowercase();
+            let (_, id) = asked.split_once("x-request-id: ").unwrap();
+            let id = id.lines().next().unwrap();
+            assert_eq!(of_client.unwrap_or(id), id);
+            say(&mut server, &format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\n")).await;
+            head(&mut client).await;
+            drop((client, server));
+            assert_eq!(harness.logged().await["request_id"], id);
+        });
+    }
 }
 
 #[test]

@@ -2,28 +2,17 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
-use crate::access_log::{Format, Policy};
 use crate::connection::harness::Harness;
 use crate::route::Declared;
-use crate::settings::{Limits, Live};
+use crate::settings::Limits;
 
-/// A harness that logs all as JSON.
+/// A harness that logs.
 pub(super) async fn harness(limits: Limits) -> Rc<Harness> {
-    let live = Live { access_log: (Policy::All, Format::Json), limits, ..Live::default() };
-    Rc::new(Harness::with(live, None).await)
-}
-
-/// The one line of the log, once it is there.
-pub(super) async fn logged(harness: &Harness) -> serde_json::Value {
-    while harness.shared.access_log.waiting().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    serde_json::from_str(&harness.shared.access_log.waiting()).unwrap()
+    Rc::new(Harness::logging(limits).await)
 }
 
 /// A client whose connection was captured, once it has heard that it may use extended CONNECT.

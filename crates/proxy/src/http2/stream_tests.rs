@@ -7,7 +7,7 @@ use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 
-use super::peers::{Ends, client, harness, logged, server};
+use super::peers::{Ends, client, harness, server};
 use crate::connection::harness::{Harness, run};
 use crate::settings::Limits;
 use crate::telemetry::Limit;
@@ -75,7 +75,7 @@ fn a_client_that_expects_100_continue_is_told_so_by_the_upstream() {
         assert_eq!(server.hear(4).await, "body");
         server.writes.send_data(Bytes::from_static(b"done"), true).unwrap();
         assert_eq!(client.hear(4).await, "done");
-        let line = logged(&harness).await;
+        let line = harness.logged().await;
         assert_eq!((&line["response_code"], &line["response_flags"]), (&200.into(), &"-".into()), "{line}");
     });
 }
@@ -131,7 +131,7 @@ fn a_client_that_leaves_after_an_interim_answer_cancels() {
         asked.writes.send_reset(Reason::CANCEL);
         let reason = poll_fn(|context| asked.respond.poll_reset(context)).await.unwrap();
         assert_eq!(reason, Reason::CANCEL);
-        let line = logged(&harness).await;
+        let line = harness.logged().await;
         assert_eq!((&line["response_code"], &line["response_flags"]), (&0.into(), &"DC".into()), "{line}");
     });
 }
@@ -146,7 +146,7 @@ fn a_reset_of_one_side_is_a_reset_of_the_other_for_the_same_reason() {
             assert_eq!(client.hear(1).await, "x");
             client.writes.send_reset(reason);
             assert_eq!(server.reset().await, reason);
-            assert_eq!(logged(&harness).await["response_flags"], "DC");
+            assert_eq!(harness.logged().await["response_flags"], "DC");
 
             let harness = self::harness(Limits::default()).await;
             let (mut client, mut server) = ask(&harness, post()).await.answered().await;
@@ -154,7 +154,7 @@ fn a_reset_of_one_side_is_a_reset_of_the_other_for_the_same_reason() {
             assert_eq!(client.hear(1).await, "x");
             server.writes.send_reset(reason);
             assert_eq!(client.reset().await, reason);
-            assert_eq!(logged(&harness).await["response_flags"], "UR");
+            assert_eq!(harness.logged().await["response_flags"], "UR");
         }
     });
 }
@@ -167,7 +167,7 @@ fn a_response_that_is_cut_is_no_whole_one() {
         // Without an error, and without the end.
         server.writes.send_reset(Reason::NO_ERROR);
         assert_eq!(client.reset().await, Reason::INTERNAL_ERROR);
-        assert_eq!(logged(&harness).await["response_flags"], "UR");
+        assert_eq!(harness.logged().await["response_flags"], "UR");
     });
 }
 
@@ -184,7 +184,7 @@ fn an_upstream_need_not_want_the_whole_request() {
         assert_eq!(client.hear(6).await, "enough");
         assert!(client.ended().await);
         assert_eq!(client.reset().await, Reason::NO_ERROR);
-        let line = logged(&harness).await;
+        let line = harness.logged().await;
         assert_eq!((&line["response_code"], &line["response_flags"]), (&200.into(), &"-".into()), "{line}");
     });
 }

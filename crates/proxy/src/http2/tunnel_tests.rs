@@ -7,7 +7,7 @@ use h2::ext::Protocol;
 use http::{Method, Request};
 use tokio::time::Instant;
 
-use super::peers::{Ends, client, harness, logged, server};
+use super::peers::{Ends, client, harness, server};
 use crate::connection::harness::{Harness, run};
 use crate::settings::Limits;
 use crate::telemetry::Limit;
@@ -58,7 +58,7 @@ fn a_tunnel_carries_both_ways_until_both_have_ended() {
             server.writes.send_data(Bytes::from_static(b"!!"), true).unwrap();
             assert_eq!(client.hear(2).await, "!!");
             assert!(client.ended().await);
-            let line = logged(&harness).await;
+            let line = harness.logged().await;
             assert_eq!(
                 (&line["method"], &line["response_flags"]),
                 (&"CONNECT".into(), &"-".into()),
@@ -100,7 +100,7 @@ fn a_client_that_resets_its_stream_resets_the_upstreams() {
             assert_eq!(server.hear(1).await, "x");
             client.writes.send_reset(reason);
             assert_eq!(server.reset().await, reason);
-            let line = logged(&harness).await;
+            let line = harness.logged().await;
             assert_eq!(
                 (&line["response_flags"], &line["response_code"]),
                 (&"DC".into(), &200.into()),
@@ -120,7 +120,7 @@ fn an_upstream_that_resets_its_stream_resets_the_clients() {
             assert_eq!(client.hear(1).await, "x");
             server.writes.send_reset(reason);
             assert_eq!(client.reset().await, reason);
-            let line = logged(&harness).await;
+            let line = harness.logged().await;
             assert_eq!(line["response_flags"], "UR", "{line}");
         }
     });
@@ -141,7 +141,7 @@ fn a_connect_that_is_refused_is_an_answer_like_any_other() {
         let response = response.await.unwrap();
         assert_eq!(response.status(), 403);
         assert_eq!(response.into_body().data().await.unwrap().unwrap(), "not for you");
-        assert_eq!(logged(&harness).await["response_code"], 403);
+        assert_eq!(harness.logged().await["response_code"], 403);
     });
 }
 
@@ -157,7 +157,7 @@ fn extended_connect_is_refused_where_the_upstream_does_not_take_it() {
             request = connection.accept() => panic!("{request:?}"),
         };
         assert_eq!(response.status(), 501);
-        let line = logged(&harness).await;
+        let line = harness.logged().await;
         assert_eq!(line["response_flags"], "DPE", "{line}");
     });
 }
