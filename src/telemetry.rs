@@ -5,6 +5,7 @@
 //! becomes a label.
 
 use std::io::IsTerminal;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -34,25 +35,40 @@ pub enum LogFormat {
     Json,
 }
 
-const NO_FILTER: &str =
-    "and must be one of error, warn, info, debug, trace, off, or a filter such as warn,outrigger=debug";
+/// Which log lines are written: a level, which is meant for our own lines (others' begin at warnings), or a filter in the
+/// syntax of `RUST_LOG`.
+#[derive(Debug, Clone)]
+pub struct LogLevel(String);
 
-/// Starts logging to stderr. `level` is a level, which is meant for our own lines (others' begin at warnings), or
-/// a filter in the syntax of `RUST_LOG`, which comes first where it is set.
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.parse::<Level>().is_ok() {
+            return Ok(Self(format!("warn,outrigger={text}")));
+        }
+        // A lone word would be the name of a module, and nothing else would be logged.
+        let lone = !text.contains(['=', ',']) && text.parse::<LevelFilter>().is_err();
+        if lone || EnvFilter::try_new(text).is_err() {
+            return Err(
+                "expected one of error, warn, info, debug, trace, off, or a filter such as warn,outrigger=debug"
+                    .to_owned(),
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Starts logging to stderr. `RUST_LOG` comes before `level` where it is set.
 ///
 /// # Errors
-/// A filter that does not parse, or logging that was started before.
-pub fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), String> {
+/// `RUST_LOG` does not parse, or logging was started before.
+pub fn log_to_stderr(format: LogFormat, level: &LogLevel) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) if !filter.is_empty() => {
-            EnvFilter::try_new(&filter).map_err(|_| format!("RUST_LOG is {filter:?}, {NO_FILTER}"))?
-        }
-        _ if level.parse::<Level>().is_ok() => EnvFilter::new(format!("warn,outrigger={level}")),
-        // A lone word would be the name of a module, and nothing else would be logged.
-        _ if !level.contains(['=', ',']) && level.parse::<LevelFilter>().is_err() => {
-            return Err(format!("--log-level is {level:?}, {NO_FILTER}"));
-        }
-        _ => EnvFilter::try_new(level).map_err(|_| format!("--log-level is {level:?}, {NO_FILTER}"))?,
+        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).map_err(|_| {
+            format!("RUST_LOG is {filter:?}, and must be a filter such as warn,outrigger=debug; mend it, or unset it")
+        })?,
+        _ => EnvFilter::new(&level.0),
     };
     let terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()

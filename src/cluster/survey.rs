@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Cluster, Error, REGISTRATIONS};
 use crate::certificates::unix_now;
 use crate::diagnosis::{Asked, Facts, asks};
-use crate::installation::{Names, TrialPod, certificate_secret, tags_of, trial_pod};
+use crate::installation::{self, Names, TrialPod, certificate_secret, tags_of, trial_pod};
 use crate::settings::Settings;
 
 /// Namespaces that a pod is sent to, at most.
@@ -88,8 +88,7 @@ pub async fn survey(cluster: &Cluster, names: &Names) -> Facts {
 
 /// The settings in a ConfigMap, where they can be read.
 fn of_map(map: Option<&Option<Value>>) -> Option<Settings> {
-    let text = map?.as_ref()?["data"]["config.yaml"].as_str()?;
-    Settings::parse(text, "config.yaml").ok()
+    installation::settings(map?.as_ref()?).ok()
 }
 
 async fn permissions(cluster: &Cluster, namespace: &str) -> Result<Vec<(String, bool)>, Error> {

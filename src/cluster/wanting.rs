@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::{Cluster, REGISTRATIONS};
 use crate::diagnosis::asks;
 use crate::injection::{Injector, of_namespace};
-use crate::installation::{Names, tags_of};
-use crate::settings::Settings;
+use crate::installation::{self, Names, tags_of};
 use crate::sidecars::{self, Workload};
 
 /// Asks: all namespaces, or those of `only` where it names any. The pods of one namespace at a time are read.
@@ -23,9 +22,7 @@ pub async fn wanting(
     let Names { name, namespace, .. } = names;
     let map = cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await;
     let map = map.map_err(|e| format!("the settings of the installation: {e}"))?;
-    let text = map["data"]["config.yaml"].as_str().unwrap_or_default();
-    let settings = Settings::parse(text, &format!("ConfigMap {namespace}/{name}, config.yaml"));
-    let injector = Injector::new(settings.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let injector = Injector::new(installation::settings(&map)?).map_err(|e| e.to_string())?;
     let list = async |path: &str| cluster.list(path).await.map_err(|e| e.to_string());
     let registrations = list(REGISTRATIONS).await?;
     let tags = tags_of(&registrations, names);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use outrigger::cluster::Cluster;
 use outrigger::cluster::apply::{Applied, path};
 use outrigger::installation::rollout::{obstacles, rollout};
-use outrigger::installation::{Names, Object, TrialPod, trust, verify};
+use outrigger::installation::{self, Names, Object, TrialPod, trust, verify};
 use outrigger::settings::Settings;
 use serde_json::{Value, json};
 
@@ -194,18 +194,15 @@ impl Apply<'_> {
 
     /// The settings in force: those that are applied, or, for a tag, those of the installation that it points to.
     async fn settings(&self) -> Result<Settings, String> {
-        let in_map = |map: &Value| map["data"]["config.yaml"].as_str().map(str::to_owned);
-        let text = match self.objects.iter().find_map(|object| in_map(&object.value)) {
-            Some(text) => text,
-            None => {
-                let Names { name, namespace, .. } = self.names;
-                let map =
-                    self.cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await;
-                let map = map.map_err(|e| format!("the installation that the tag points to: {e}"))?;
-                in_map(&map).ok_or_else(|| format!("ConfigMap {namespace}/{name} has no config.yaml"))?
-            }
+        let Names { name, namespace, .. } = self.names;
+        let is_ours = |object: &&Object| {
+            object.kind() == "ConfigMap" && object.value["metadata"]["name"] == name.as_str()
         };
-        Settings::parse(&text, "config.yaml").map_err(|e| e.to_string())
+        if let Some(object) = self.objects.iter().find(is_ours) {
+            return installation::settings(&object.value);
+        }
+        let map = self.cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await;
+        installation::settings(&map.map_err(|e| format!("the installation that the tag points to: {e}"))?)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-use outrigger::installation::{DEFAULT_REVISION, Error, Names, Tag};
+use outrigger::installation::{DEFAULT_REVISION, Error, Names, Tag, check_collector, check_signer};
 use outrigger::settings::INSTALLATION_NAMESPACE;
 
 /// A whole number within `range`.
@@ -17,6 +17,13 @@ pub(crate) fn number<T: TryFrom<u64>>(
             format!("expected a whole number from {least} to {most}")
         })
     }
+}
+
+/// Replicas of the webhook: as many as a Deployment may have, but never none.
+pub(crate) fn replicas(text: &str) -> Result<u32, String> {
+    number(1..=i32::MAX as u64)(text).map_err(|expected| {
+        format!("{expected}; with none, every pod that asks for injection would be refused")
+    })
 }
 
 /// The most seconds that anything is waited for: a year.
@@ -37,22 +44,35 @@ pub(crate) fn registry(text: &str) -> Result<String, String> {
 
 /// The namespace of an installation.
 pub(crate) fn namespace(text: &str) -> Result<String, String> {
-    Names::new(DEFAULT_REVISION, text).map(|_| text.to_owned()).map_err(|e| without_flag(&e))
+    accepted(text, Names::new(DEFAULT_REVISION, text))
 }
 
 /// The revision of an installation.
 pub(crate) fn revision(text: &str) -> Result<String, String> {
-    Names::new(text, INSTALLATION_NAMESPACE).map(|_| text.to_owned()).map_err(|e| without_flag(&e))
+    accepted(text, Names::new(text, INSTALLATION_NAMESPACE))
 }
 
 /// A tag.
 pub(crate) fn tag(text: &str) -> Result<String, String> {
     let names = Names::new(DEFAULT_REVISION, INSTALLATION_NAMESPACE);
-    names.and_then(|names| Tag::new(text, names)).map(|_| text.to_owned()).map_err(|e| without_flag(&e))
+    accepted(text, names.and_then(|names| Tag::new(text, names)))
 }
 
-/// A refusal without the flag and its value, which the command line's reader names itself.
-fn without_flag(error: &Error) -> String {
-    let said = error.to_string();
-    said.split_once(": ").map_or(said.clone(), |(_, why)| why.to_owned())
+/// The signer of a certificate.
+pub(crate) fn signer(text: &str) -> Result<String, String> {
+    accepted(text, check_signer(text))
+}
+
+/// Where spans go.
+pub(crate) fn collector(text: &str) -> Result<String, String> {
+    accepted(text, check_collector(text))
+}
+
+/// `text` where it was found good; otherwise why not, without the flag and its value, which the command line's reader names
+/// itself.
+fn accepted<T>(text: &str, found: Result<T, Error>) -> Result<String, String> {
+    found.map(|_| text.to_owned()).map_err(|error| match error {
+        Error::Value { why, .. } => why,
+        error => error.to_string(),
+    })
 }

@@ -27,7 +27,7 @@ pub(crate) struct Certs {
     #[command(subcommand)]
     action: Option<Action>,
     /// DNS name or address that the certificate is for, such as outrigger.outrigger-system.svc; repeatable
-    #[arg(long, value_name = "NAME", required_unless_present = "inspect", value_parser = certificates::name)]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["inspect", "json"], value_parser = certificates::name)]
     dns: Vec<String>,
     /// Folder to write to; files that are there stay, and are an error
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -39,7 +39,7 @@ pub(crate) struct Certs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dns", "out", "days"])]
     inspect: Option<PathBuf>,
     /// Show them as JSON
-    #[arg(long, requires = "inspect")]
+    #[arg(long, requires = "inspect", conflicts_with_all = ["dns", "out", "days"])]
     json: bool,
 }
 

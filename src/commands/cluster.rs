@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use outrigger::cluster::{Cluster, Running, Which};
+use outrigger::installation;
 use outrigger::settings::{INSTALLATION_NAMESPACE, Settings};
 
-/// The ConfigMap of the installation, and the key in it.
-const CONFIG_MAP: (&str, &str) = ("outrigger", "config.yaml");
+/// The ConfigMap of the installation's settings.
+const CONFIG_MAP: &str = "outrigger";
 
 /// Flags of kubectl's.
 #[derive(Debug, Args)]
@@ -34,9 +35,9 @@ impl Found {
     /// What to say where the installation's settings are not known.
     pub(crate) fn no_settings(&self) -> String {
         format!(
-            "the ConfigMap {INSTALLATION_NAMESPACE}/{} cannot be read in {}, so that default settings are taken; give \
-             --config for others",
-            CONFIG_MAP.0, self.place
+            "the ConfigMap {INSTALLATION_NAMESPACE}/{CONFIG_MAP} cannot be read in {}, so that default settings are taken; \
+             give --config for others",
+            self.place
         )
     }
 }
@@ -83,11 +84,8 @@ fn said(error: outrigger::cluster::Error) -> String {
 }
 
 async fn settings(cluster: &Cluster) -> Result<Option<Settings>, String> {
-    let (name, key) = CONFIG_MAP;
-    let path = format!("/api/v1/namespaces/{INSTALLATION_NAMESPACE}/configmaps/{name}");
+    let path = format!("/api/v1/namespaces/{INSTALLATION_NAMESPACE}/configmaps/{CONFIG_MAP}");
     // Who may not see the settings of the mesh may still ask about a pod.
     let Ok(found) = cluster.get(&path).await else { return Ok(None) };
-    let Some(text) = found["data"][key].as_str() else { return Ok(None) };
-    let place = format!("ConfigMap {INSTALLATION_NAMESPACE}/{name}, {key}");
-    Settings::parse(text, &place).map(Some).map_err(|e| e.to_string())
+    installation::settings(&found).map(Some)
 }

@@ -35,16 +35,16 @@ pub(crate) struct Install {
     #[arg(long, value_name = "HOST/PATH", value_parser = arguments::registry, conflicts_with = "tag")]
     registry: Option<String>,
     /// Replicas of the webhook; with hpa the fewest [default: 3]
-    #[arg(long, value_name = "N", value_parser = arguments::number::<u32>(1..=1000), conflicts_with = "tag")]
+    #[arg(long, value_name = "N", value_parser = arguments::replicas, conflicts_with = "tag")]
     replicas: Option<u32>,
     /// The settings (InjectorConfig) to put into the ConfigMap, in place of those of the manifests
     #[arg(long, value_name = "FILE", conflicts_with = "tag")]
     config: Option<PathBuf>,
     /// Have the certificate signed by the signer NAME of the cluster, in place of a CA of Outrigger's own
-    #[arg(long, value_name = "NAME", conflicts_with = "tag")]
+    #[arg(long, value_name = "NAME", value_parser = arguments::signer, conflicts_with = "tag")]
     certificate_signer: Option<String>,
     /// Send spans of admission requests to the collector at URL, by OTLP over HTTP
-    #[arg(long, value_name = "URL", conflicts_with = "tag")]
+    #[arg(long, value_name = "URL", value_parser = arguments::collector, conflicts_with = "tag")]
     trace_collector: Option<String>,
     /// Install the CNI plugin that captures from the node, so that pods need no NET_ADMIN; for all revisions
     #[arg(long, conflicts_with = "tag")]

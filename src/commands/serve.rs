@@ -10,7 +10,7 @@ use outrigger::certificates::{self, Files, Identity, Served, unix_now};
 use outrigger::cluster::{Installation, Signer};
 use outrigger::notice::Notices;
 use outrigger::settings::Settings;
-use outrigger::telemetry::{self, LogFormat, Metrics};
+use outrigger::telemetry::{self, LogFormat, LogLevel, Metrics};
 use outrigger::webhook::{self, Around, Limits, Listener, Phase, Webhook};
 use outrigger_trace::Service;
 use tokio::net::TcpListener;
@@ -65,14 +65,14 @@ pub(crate) struct Serve {
     key: Option<PathBuf>,
     /// Have the certificate that the installation keeps signed by the signer NAME of the cluster, by a
     /// CertificateSigningRequest that somebody approves, in place of a CA of its own
-    #[arg(long, value_name = "NAME", requires_all = ["installation", "certificate_authority"], conflicts_with = "cert")]
+    #[arg(long, value_name = "NAME", value_parser = arguments::signer, requires_all = ["installation", "certificate_authority"], conflicts_with = "cert")]
     certificate_signer: Option<String>,
     /// The signer's CA certificates (PEM): what API servers are to trust
     #[arg(long, value_name = "FILE", requires = "certificate_signer")]
     certificate_authority: Option<PathBuf>,
     /// Least severe log lines: error, warn, info, debug, trace, or a filter as in RUST_LOG, which comes first
     #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: String,
+    log_level: LogLevel,
     /// Form of log lines; auto is text on a terminal, JSON elsewhere
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "auto")]
     log_format: LogFormat,

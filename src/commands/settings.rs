@@ -1,5 +1,6 @@
 //! The settings that a command line asks for: a file, and what its flags lay over it.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -38,11 +39,11 @@ pub(crate) struct SettingsFlags {
     /// The oldest kubelet of the cluster, which decides whether sidecars are native
     #[arg(long, value_name = "X.Y")]
     kubernetes_version: Option<KubernetesVersion>,
-    /// Accepted so that the answer can say what to do instead.
-    #[arg(long, hide = true, value_name = "NAME", alias = "injectConfigMapName")]
-    inject_config_map_name: Option<String>,
-    #[arg(long, hide = true, value_name = "NAME", alias = "meshConfigMapName")]
-    mesh_config_map_name: Option<String>,
+    /// Of istioctl's; known so that the refusal can say what to do instead.
+    #[arg(long = "injectConfigMapName", hide = true, value_name = "NAME", value_parser = write_to_file("--config"))]
+    _inject_config_map: Option<Infallible>,
+    #[arg(long = "meshConfigMapName", hide = true, value_name = "NAME", value_parser = write_to_file("--mesh-config"))]
+    _mesh_config_map: Option<Infallible>,
 }
 
 impl SettingsFlags {
@@ -80,18 +81,6 @@ impl SettingsFlags {
 
     /// [`Self::settings`]; `otherwise` gives those that the flags go over where no file is named.
     pub(crate) fn settings_over(&self, otherwise: impl FnOnce() -> Settings) -> Result<Settings, String> {
-        for (name, instead) in [
-            (&self.inject_config_map_name, ("injectConfigMapName", "--config")),
-            (&self.mesh_config_map_name, ("meshConfigMapName", "--mesh-config")),
-        ] {
-            if let Some(name) = name {
-                return Err(format!(
-                    "--{}: ConfigMaps are not read from a cluster here; write it to a file with \
-                     `kubectl -n istio-system get configmap {name} -o yaml > {name}.yaml` and give {} {name}.yaml",
-                    instead.0, instead.1
-                ));
-            }
-        }
         let mut settings = match &self.config {
             Some(file) => {
                 let pack = self.packs.first().map(String::as_str);
@@ -125,6 +114,16 @@ impl SettingsFlags {
             settings.kubernetes_version = version;
         }
         Ok(settings)
+    }
+}
+
+/// Refuses the name of a ConfigMap, and says how it becomes a file for `flag`.
+fn write_to_file(flag: &'static str) -> impl Fn(&str) -> Result<Infallible, String> + Clone + Send + Sync {
+    move |name| {
+        Err(format!(
+            "ConfigMaps are not read from a cluster here; write it to a file with `kubectl -n istio-system get configmap \
+             {name} -o yaml > {name}.yaml`, and give {flag} {name}.yaml"
+        ))
     }
 }
 

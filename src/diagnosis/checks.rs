@@ -9,8 +9,8 @@ use super::State::{Failed, Unknown, Warning};
 use super::{Facts, Found, bad, leads_to, ok};
 use crate::certificates::{Bundle, Identity, written_date};
 use crate::injection::{Injector, of_namespace};
-use crate::installation::{certificate_secret, tags_of, verify};
-use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE, Settings};
+use crate::installation::{certificate_secret, settings as installed_settings, tags_of, verify};
+use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE};
 use crate::sidecars::{self, Want, Workload};
 
 /// A check's name, and what it looks at; `Err` where that could not be seen.
@@ -85,7 +85,8 @@ fn kubelets(facts: &Facts) -> Result<Found, String> {
             "look at kubectl get nodes",
         ));
     };
-    let told = facts.settings.as_ref().ok().and_then(Option::as_ref).and_then(|map| read(map).ok());
+    let told =
+        facts.settings.as_ref().ok().and_then(Option::as_ref).and_then(|map| installed_settings(map).ok());
     if let Some(told) = told.map(|settings| settings.kubernetes_version).filter(|told| *told > oldest) {
         let message =
             format!("the oldest kubelet is {oldest}, and the settings say kubernetesVersion {told}");
@@ -162,7 +163,8 @@ fn enabled(facts: &Facts) -> Result<Vec<&Value>, String> {
 }
 
 fn pod_security(facts: &Facts) -> Result<Found, String> {
-    let settings = facts.settings.as_ref().ok().and_then(Option::as_ref).and_then(|map| read(map).ok());
+    let settings =
+        facts.settings.as_ref().ok().and_then(Option::as_ref).and_then(|map| installed_settings(map).ok());
     if settings.is_some_and(|settings| settings.captures_by_cni()) {
         return Ok(ok("capture is the CNI plugin's: no pod needs NET_ADMIN"));
     }
@@ -289,11 +291,6 @@ fn certificate(facts: &Facts) -> Result<Found, String> {
     Ok(if until - now < SOON_DAYS * 86_400 { bad(Warning, message, remedy) } else { ok(message) })
 }
 
-fn read(map: &Value) -> Result<Settings, String> {
-    let text = map["data"]["config.yaml"].as_str().ok_or("the ConfigMap has no config.yaml")?;
-    Settings::parse(text, "config.yaml").map_err(|e| e.to_string())
-}
-
 /// The hash in the metric `outrigger_settings_info{hash="…"}`.
 fn hash(metrics: &str) -> Option<&str> {
     let line = metrics.lines().find_map(|line| line.strip_prefix("outrigger_settings_info{hash=\""))?;
@@ -307,7 +304,7 @@ fn settings(facts: &Facts) -> Result<Found, String> {
         let message = format!("there is no ConfigMap {name}");
         return Ok(bad(Failed, message, "apply the installation again: outrigger install --apply"));
     };
-    if let Err(problem) = read(map) {
+    if let Err(problem) = installed_settings(map) {
         let message =
             format!("the ConfigMap's settings are refused, and the last good ones are in force: {problem}");
         return Ok(bad(Failed, message, format!("mend the ConfigMap {name}")));
@@ -386,7 +383,11 @@ fn wanting(facts: &Facts) -> Result<Vec<Workload>, String> {
     let pods = facts.pods.as_ref().map_err(Clone::clone)?;
     let namespaces = facts.namespaces.as_ref().map_err(Clone::clone)?;
     let map = facts.settings.as_ref().map_err(Clone::clone)?;
-    let settings = map.as_ref().ok_or("the settings are not known").map_err(str::to_owned).and_then(read)?;
+    let settings = map
+        .as_ref()
+        .ok_or("the settings are not known")
+        .map_err(str::to_owned)
+        .and_then(installed_settings)?;
     let injector = Injector::new(settings).map_err(|e| e.to_string())?;
     let known: Vec<_> = namespaces.iter().map(|n| (name(n), of_namespace(&n["metadata"]))).collect();
     let metadata = |namespace: &str| known.iter().find(|(name, _)| name == namespace).map(|(_, facts)| facts);

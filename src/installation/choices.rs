@@ -3,7 +3,7 @@
 use axum::http::Uri;
 use serde_json::{Value, json};
 
-use super::{Error, Names, Options, Part, Repair, certificate_secret, registration};
+use super::{Error, Names, Options, Part, Repair, certificate_secret, registration, settings};
 use crate::settings::{KubernetesVersion, Settings};
 
 /// Where the images of the manifests come from: nowhere but `images/build`.
@@ -12,9 +12,26 @@ const NO_REGISTRY: &str = "localhost/";
 /// Refuses what cannot be chosen.
 pub(super) fn check(options: &Options) -> Result<(), Error> {
     if let Some(url) = &options.trace_collector {
-        collector(url)?;
+        check_collector(url)?;
     }
     let Some(signer) = &options.certificate_signer else { return Ok(()) };
+    check_signer(signer)?;
+    if options.parts.contains(&Part::CertManager) {
+        return Err(Error::Option(format!(
+            "--certificate-signer {signer}: --with cert-manager makes the certificate, too; choose one of them"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what is no name of a signer that can sign for a webhook.
+///
+/// # Errors
+/// [`Error::Value`].
+pub fn check_signer(signer: &str) -> Result<(), Error> {
+    let refuse = |why: &str| {
+        Err(Error::Value { option: "--certificate-signer", value: signer.to_owned(), why: why.to_owned() })
+    };
     let domain = signer.split_once('/').filter(|(domain, path)| {
         domain.contains('.')
             && !path.is_empty()
@@ -22,22 +39,22 @@ pub(super) fn check(options: &Options) -> Result<(), Error> {
             && !signer.contains(char::is_whitespace)
     });
     if domain.is_none() {
-        return Err(Error::Option(format!(
-            "--certificate-signer {signer}: is no signerName; it has the form DOMAIN/NAME, such as example.com/serving"
-        )));
+        return refuse("is no signerName; it has the form DOMAIN/NAME, such as example.com/serving");
     }
     if signer.starts_with("kubernetes.io/") {
-        return Err(Error::Option(format!(
-            "--certificate-signer {signer}: Kubernetes' own signers sign nothing that a webhook can serve; name a signer of \
-             the cluster's own"
-        )));
-    }
-    if options.parts.contains(&Part::CertManager) {
-        return Err(Error::Option(format!(
-            "--certificate-signer {signer}: --with cert-manager makes the certificate, too; choose one of them"
-        )));
+        return refuse(
+            "Kubernetes' own signers sign nothing that a webhook can serve; name a signer of the cluster's own",
+        );
     }
     Ok(())
+}
+
+/// Refuses what is no URL of a collector.
+///
+/// # Errors
+/// [`Error::Value`].
+pub fn check_collector(url: &str) -> Result<(), Error> {
+    collector(url).map(|_| ())
 }
 
 /// The collector's scheme and port.
@@ -48,11 +65,12 @@ fn collector(url: &str) -> Result<(&'static str, u16), Error> {
         "https" => Some(("https", uri.port_u16().unwrap_or(443))),
         _ => None,
     });
-    read.ok_or_else(|| {
-        Error::Option(format!(
-            "--trace-collector {url}: is no URL of a collector; it has the form http://HOST:PORT or https://HOST:PORT, such as \
-             http://collector.observability:4318"
-        ))
+    read.ok_or_else(|| Error::Value {
+        option: "--trace-collector",
+        value: url.to_owned(),
+        why: "is no URL of a collector; it has the form http://HOST:PORT or https://HOST:PORT, such as \
+              http://collector.observability:4318"
+            .to_owned(),
     })
 }
 
@@ -60,8 +78,8 @@ fn collector(url: &str) -> Result<(&'static str, u16), Error> {
 pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Result<(), Error> {
     match object["kind"].as_str().unwrap_or_default() {
         "ConfigMap" => {
-            if let Some(Value::String(text)) = object.pointer_mut("/data/config.yaml") {
-                *text = settings(text, options, names)?;
+            if let Some(text) = settings::text(object) {
+                *text = chosen(text, options, names)?;
             }
         }
         "Deployment" => {
@@ -98,8 +116,8 @@ pub(super) fn choose(object: &mut Value, options: &Options, names: &Names) -> Re
 }
 
 /// The settings of the installation, checked.
-fn settings(built_in: &str, options: &Options, names: &Names) -> Result<String, Error> {
-    let place = if options.settings.is_some() { "--config" } else { "config.yaml" };
+fn chosen(built_in: &str, options: &Options, names: &Names) -> Result<String, Error> {
+    let place = if options.settings.is_some() { "--config" } else { "the settings of the manifests" };
     let chosen = options.settings.clone().unwrap_or_else(|| {
         let registry = options.registry.as_ref().map_or(NO_REGISTRY.to_owned(), |registry| prefix(registry));
         let text = built_in.replace(NO_REGISTRY, &registry);

@@ -15,6 +15,7 @@ mod parts;
 pub mod registration;
 mod removal;
 pub mod rollout;
+mod settings;
 mod sidecars;
 mod tag;
 mod trial_pod;
@@ -27,9 +28,11 @@ use serde_json::Value;
 use crate::settings::{INSTALLATION_NAMESPACE, KubernetesVersion};
 use crate::{manifest, yaml};
 
+pub use choices::{check_collector, check_signer};
 pub use names::{Names, certificate_secret};
 pub use parts::{Part, Repair};
 pub use removal::{removal, tags_of};
+pub use settings::settings;
 pub use sidecars::Sidecars;
 pub use tag::Tag;
 pub(crate) use trial_pod::trial_pod;
@@ -43,7 +46,17 @@ pub const DEFAULT_REVISION: &str = "default";
 /// Why nothing can be installed like this. Each names the option, its value and the fix.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// An option has a value that cannot be used.
+    /// An option has a value that cannot be used, whatever the others are.
+    #[error("{option} {value}: {why}")]
+    Value {
+        /// The option, as it is typed: `--revision`.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it, and what to write.
+        why: String,
+    },
+    /// Options that do not go together, or settings that do not go with them.
     #[error("{0}")]
     Option(String),
     /// A manifest is not what the options expect of it: a fault of this program.
@@ -136,8 +149,8 @@ impl Object {
 /// The objects of an installation, in the order in which they are applied. The registration is the last.
 ///
 /// # Errors
-/// [`Error::Option`]: a name that Kubernetes does not take, settings that are refused or that are another revision's, two
-/// options that exclude each other.
+/// [`Error::Value`]: a name that Kubernetes does not take, or another value that cannot be used. [`Error::Option`]: settings
+/// that are refused or that are another revision's, two options that exclude each other.
 pub fn objects(options: &Options) -> Result<Vec<Object>, Error> {
     choices::check(options)?;
     all(options)

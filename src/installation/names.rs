@@ -38,7 +38,7 @@ impl Names {
     /// The names that follow from revision and namespace.
     ///
     /// # Errors
-    /// [`Error::Option`]: one of them is no name for Kubernetes, or is another installation's.
+    /// [`Error::Value`]: one of them is no name for Kubernetes, or is another installation's.
     pub fn new(revision: &str, namespace: &str) -> Result<Self, Error> {
         check("--namespace", namespace, LONGEST)?;
         let name = if revision == DEFAULT_REVISION {
@@ -46,9 +46,11 @@ impl Names {
         } else {
             check("--revision", revision, LONGEST - NAME.len() - 1)?;
             if revision.starts_with("tag-") {
-                return Err(Error::Option(format!(
-                    "--revision {revision}: names that begin with tag- are those of tags; choose another"
-                )));
+                return Err(Error::Value {
+                    option: "--revision",
+                    value: revision.to_owned(),
+                    why: "names that begin with tag- are those of tags; choose another".to_owned(),
+                });
             }
             format!("{NAME}-{revision}")
         };
@@ -116,8 +118,8 @@ impl Names {
 }
 
 /// Refuses what is no RFC 1035 label of at most `longest` bytes.
-pub(super) fn check(option: &str, value: &str, longest: usize) -> Result<(), Error> {
-    let refuse = |why: &str| Err(Error::Option(format!("{option} {value}: {why}")));
+pub(super) fn check(option: &'static str, value: &str, longest: usize) -> Result<(), Error> {
+    let refuse = |why: &str| Err(Error::Value { option, value: value.to_owned(), why: why.to_owned() });
     let within = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if value.len() > longest {
         return refuse(&format!("is longer than {longest} characters; choose a shorter one"));

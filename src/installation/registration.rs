@@ -24,7 +24,7 @@ pub(super) fn original() -> Result<Value, Error> {
 /// The registration of a webhook at `url`, whose certificate `ca` (PEM) has signed; the pods of `namespace` are not sent.
 ///
 /// # Errors
-/// [`Error::Option`]: the namespace is no name for Kubernetes.
+/// [`Error::Value`]: the namespace is no name for Kubernetes.
 pub fn at_url(url: &str, ca: &str, namespace: &str) -> Result<Value, Error> {
     let mut registration = original()?;
     Names::new(DEFAULT_REVISION, namespace)?.rename(&mut registration);

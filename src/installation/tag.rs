@@ -27,13 +27,15 @@ impl Tag {
     /// A tag that points to an installation.
     ///
     /// # Errors
-    /// [`Error::Option`]: its name is none for Kubernetes, or is a revision's.
+    /// [`Error::Value`]: its name is none for Kubernetes, or is a revision's.
     pub fn new(tag: &str, names: Names) -> Result<Self, Error> {
         check("--tag", tag, LONGEST)?;
         if tag == DEFAULT_REVISION || tag == names.revision {
-            return Err(Error::Option(format!(
-                "--tag {tag}: is the name of a revision, and namespaces would mean either; choose another"
-            )));
+            return Err(Error::Value {
+                option: "--tag",
+                value: tag.to_owned(),
+                why: "is the name of a revision, and namespaces would mean either; choose another".to_owned(),
+            });
         }
         Ok(Self { tag: tag.to_owned(), names })
     }

@@ -148,11 +148,28 @@ fn what_was_typed_wrong_is_named_with_what_to_type() {
     };
     let name =
         "is no name for Kubernetes; use small letters, digits and dashes, a letter first, no dash last";
+    let signer = "is no signerName; it has the form DOMAIN/NAME, such as example.com/serving";
     let address = "expected ADDRESS:PORT, such as 127.0.0.1:8443 or [::]:8443";
     check(&[
-        (&["check", "--wait", "soon"], 2, invalid("soon", "--wait <SECONDS>", "expected a whole number from 0 to 31536000")),
-        (&["install", "--replicas", "0"], 2, invalid("0", "--replicas <N>", "expected a whole number from 1 to 1000")),
-        (&["certs", "--dns", "a", "--days", "0"], 2, invalid("0", "--days <DAYS>", "expected a whole number from 1 to 36500")),
+        (
+            &["check", "--wait", "soon"],
+            2,
+            invalid("soon", "--wait <SECONDS>", "expected a whole number from 0 to 31536000"),
+        ),
+        (
+            &["install", "--replicas", "0"],
+            2,
+            invalid(
+                "0",
+                "--replicas <N>",
+                "expected a whole number from 1 to 2147483647; with none, every pod that asks for injection would be refused",
+            ),
+        ),
+        (
+            &["certs", "--dns", "a", "--days", "0"],
+            2,
+            invalid("0", "--days <DAYS>", "expected a whole number from 1 to 36500"),
+        ),
         (
             &["certs", "--dns", "a", "--days", "4294967295"],
             2,
@@ -189,7 +206,11 @@ fn what_was_typed_wrong_is_named_with_what_to_type() {
                 "\"a b\" is no DNS name and no IP address; write one such as outrigger.outrigger-system.svc",
             ),
         ),
-        (&["inject", "-f", "-", "--set", "a"], 2, invalid("a", "--set <K=V>", "a has no value; write a=value")),
+        (
+            &["inject", "-f", "-", "--set", "a"],
+            2,
+            invalid("a", "--set <K=V>", "a has no value; write a=value"),
+        ),
         (
             &["inject", "-f", "-", "--set", "a[x]=1"],
             2,
@@ -215,10 +236,76 @@ fn what_was_typed_wrong_is_named_with_what_to_type() {
         ),
         (
             &["serve", "--log-level", "loud"],
-            1,
-            "error: --log-level is \"loud\", and must be one of error, warn, info, debug, trace, off, or a filter such as \
-             warn,outrigger=debug\n"
-                .to_owned(),
+            2,
+            invalid(
+                "loud",
+                "--log-level <LEVEL>",
+                "expected one of error, warn, info, debug, trace, off, or a filter such as warn,outrigger=debug",
+            ),
+        ),
+        (
+            &["install", "--trace-collector", "collector:4318"],
+            2,
+            invalid(
+                "collector:4318",
+                "--trace-collector <URL>",
+                "is no URL of a collector; it has the form http://HOST:PORT or https://HOST:PORT, such as \
+                 http://collector.observability:4318",
+            ),
+        ),
+        (
+            &["install", "--certificate-signer", "serving"],
+            2,
+            invalid("serving", "--certificate-signer <NAME>", signer),
+        ),
+        (
+            &["serve", "--certificate-signer", "serving"],
+            2,
+            invalid("serving", "--certificate-signer <NAME>", signer),
+        ),
+        (
+            &["install", "--certificate-signer", "kubernetes.io/kubelet-serving"],
+            2,
+            invalid(
+                "kubernetes.io/kubelet-serving",
+                "--certificate-signer <NAME>",
+                "Kubernetes' own signers sign nothing that a webhook can serve; name a signer of the cluster's own",
+            ),
+        ),
+        (
+            &["inject", "-f", "-", "--injectConfigMapName", "inj"],
+            2,
+            invalid(
+                "inj",
+                "--injectConfigMapName <NAME>",
+                "ConfigMaps are not read from a cluster here; write it to a file with `kubectl -n istio-system get \
+                 configmap inj -o yaml > inj.yaml`, and give --config inj.yaml",
+            ),
+        ),
+        (
+            &["inject", "-f", "-", "--meshConfigMapName", "istio"],
+            2,
+            invalid(
+                "istio",
+                "--meshConfigMapName <NAME>",
+                "ConfigMaps are not read from a cluster here; write it to a file with `kubectl -n istio-system get \
+                 configmap istio -o yaml > istio.yaml`, and give --mesh-config istio.yaml",
+            ),
+        ),
+        (
+            &["certs", "--json"],
+            2,
+            format!(
+                "error: the following required arguments were not provided:\n  --inspect <FILE>\n\nUsage: outrigger certs \
+                 --inspect <FILE> --json{HELP}"
+            ),
+        ),
+        (
+            &["certs", "--dns", "a", "--json"],
+            2,
+            format!(
+                "error: the argument '--dns <NAME>' cannot be used with '--json'\n\nUsage: outrigger certs --dns <NAME>{HELP}"
+            ),
         ),
     ]);
 }
