@@ -223,6 +223,35 @@ fn a_transfer_ends_when_its_time_is_over() {
 }
 
 #[test]
+fn what_fails_for_now_is_asked_again_as_often_as_was_said() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        for status in ["503 Service Unavailable", "200 OK", "503 Service Unavailable", "404 Not Found"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{}",
+                &status[..3]
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    assert_eq!(fetched(&["-sf", "--retry", "1", &url]), "200");
+    let output = curl(&["-f", "--retry", "2", &url]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(22), String::new()));
+    let said = "curl: (22) The requested URL returned error: 503\ncurl: this may pass; trying again in 1 s, 2 times at most\n\
+                curl: (22) The requested URL returned error: 404\n";
+    assert_eq!(text(&output.stderr), said);
+    server.join().unwrap();
+    assert_eq!(
+        failed(&["--retry", "soon", &url]),
+        (2, "curl: option --retry: \"soon\" is no number of times\n".to_owned())
+    );
+}
+
+#[test]
 fn answers_that_are_none_have_a_status_of_their_own() {
     for (bytes, status, reason) in [
         (&b""[..], 52, "curl: (52) Empty reply from server\n"),

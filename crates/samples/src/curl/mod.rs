@@ -13,7 +13,7 @@ mod url;
 mod write_out;
 
 use std::io::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use options::{Options, Wanted};
 use write_out::Record;
@@ -55,7 +55,7 @@ fn transfers(options: &Options) -> Result<u8, Failure> {
     let mut last = 0;
     for (at, url) in options.urls.iter().enumerate() {
         let output = options.outputs.get(at).map(String::as_str);
-        let record = runtime.block_on(one(options, url, output));
+        let record = runtime.block_on(tried(options, url, output));
         last = record.exit;
         let (text, unknown) = write_out::text(&options.write_out, &record);
         for name in unknown {
@@ -69,6 +69,23 @@ fn transfers(options: &Options) -> Result<u8, Failure> {
     // A name may still be looked up that nobody waits for.
     runtime.shutdown_background();
     Ok(last)
+}
+
+/// The transfer that did, or the last that was tried: a second later, two, four, as curl waits.
+async fn tried(options: &Options, url: &str, output: Option<&str>) -> Record {
+    let mut wait = Duration::from_secs(1);
+    for left in (1..=options.retry).rev() {
+        let record = one(options, url, output).await;
+        if !record.is_transient() {
+            return record;
+        }
+        if !options.silent {
+            tell(&format!("curl: this may pass; trying again in {} s, {left} times at most", wait.as_secs()));
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(600));
+    }
+    one(options, url, output).await
 }
 
 /// One transfer, within its time; what failed is said.

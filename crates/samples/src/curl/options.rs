@@ -21,6 +21,8 @@ pub(super) struct Options {
     pub(super) data: Option<Bytes>,
     pub(super) write_out: String,
     pub(super) max_time: Option<Duration>,
+    /// How many times more what fails for now is tried.
+    pub(super) retry: u32,
     pub(super) head: bool,
     pub(super) include: bool,
     pub(super) fail: bool,
@@ -46,62 +48,83 @@ enum Does {
 }
 
 struct Flag {
-    short: char,
+    short: Option<char>,
     long: &'static str,
     does: Does,
     help: &'static str,
 }
 
-const fn flag(short: char, long: &'static str, does: Does, help: &'static str) -> Flag {
+const fn flag(short: Option<char>, long: &'static str, does: Does, help: &'static str) -> Flag {
     Flag { short, long, does, help }
 }
 
 /// Every option.
-const FLAGS: [Flag; 14] = [
+const FLAGS: [Flag; 15] = [
     flag(
-        'd',
+        Some('d'),
         "data",
         Does::Takes("DATA", add_data),
         "POST this; @FILE for a file, @- for stdin; several are joined by &",
     ),
     flag(
-        'f',
+        Some('f'),
         "fail",
         Does::Sets(|options| options.fail = true),
         "status 22, and no output, if the answer is 400 or more",
     ),
     flag(
-        'H',
+        Some('H'),
         "header",
         Does::Takes("LINE", add_header),
         "send `Name: value`; `Name:` leaves one out, `Name;` sends it empty",
     ),
-    flag('I', "head", Does::Sets(|options| options.head = true), "ask for the headers alone, by HEAD"),
-    flag('i', "include", Does::Sets(|options| options.include = true), "print the answer's headers, too"),
-    flag('m', "max-time", Does::Takes("SECONDS", set_max_time), "status 28 if a transfer takes longer"),
+    flag(Some('I'), "head", Does::Sets(|options| options.head = true), "ask for the headers alone, by HEAD"),
     flag(
-        'o',
+        Some('i'),
+        "include",
+        Does::Sets(|options| options.include = true),
+        "print the answer's headers, too",
+    ),
+    flag(Some('m'), "max-time", Does::Takes("SECONDS", set_max_time), "status 28 if a transfer takes longer"),
+    flag(
+        Some('o'),
         "output",
         Does::Takes("FILE", add_output),
         "write the body of one URL there, instead of stdout",
     ),
-    flag('X', "request", Does::Takes("METHOD", set_method), "another method than GET, or POST with data"),
-    flag('s', "silent", Does::Sets(|options| options.silent = true), "no word about what failed"),
-    flag('S', "show-error", Does::Sets(|options| options.show_error = true), "with -s: but say what failed"),
     flag(
-        'v',
+        Some('X'),
+        "request",
+        Does::Takes("METHOD", set_method),
+        "another method than GET, or POST with data",
+    ),
+    flag(
+        None,
+        "retry",
+        Does::Takes("TIMES", set_retry),
+        "ask again where the answer is 408, 429, 500, 502, 503 or 504, or late",
+    ),
+    flag(Some('s'), "silent", Does::Sets(|options| options.silent = true), "no word about what failed"),
+    flag(
+        Some('S'),
+        "show-error",
+        Does::Sets(|options| options.show_error = true),
+        "with -s: but say what failed",
+    ),
+    flag(
+        Some('v'),
         "verbose",
         Does::Sets(|options| options.verbose = true),
         "what is sent and received, on stderr",
     ),
     flag(
-        'w',
+        Some('w'),
         "write-out",
         Does::Takes("FORMAT", set_write_out),
         "print this afterwards; its variables are below",
     ),
-    flag('h', "help", Does::Prints(help), "this"),
-    flag('V', "version", Does::Prints(version), "which version it is"),
+    flag(Some('h'), "help", Does::Prints(help), "this"),
+    flag(Some('V'), "version", Does::Prints(version), "which version it is"),
 ];
 
 fn version() -> String {
@@ -112,7 +135,8 @@ fn help() -> String {
     let mut text = "curl: sends HTTP/1.1 requests, as curl does, with its most used options\n\n  curl [OPTIONS] URL...\n\n".to_owned();
     for Flag { short, long, does, help } in &FLAGS {
         let value = if let Does::Takes(value, _) = does { format!(" {value}") } else { String::new() };
-        let _ = writeln!(text, "  {:<26} {help}", format!("-{short}, --{long}{value}"));
+        let short = short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
+        let _ = writeln!(text, "  {:<26} {help}", format!("{short}--{long}{value}"));
     }
     let _ = write!(
         text,
@@ -149,7 +173,7 @@ pub(super) fn read(arguments: &[String]) -> Result<Wanted, Failure> {
                 let mut letters = letters.chars();
                 while let Some(letter) = letters.next() {
                     let name = format!("-{letter}");
-                    let flag = known(|flag| flag.short == letter, &name)?;
+                    let flag = known(|flag| flag.short == Some(letter), &name)?;
                     // What is left of the word is the value, or else the next word.
                     let rest = || {
                         let rest = std::mem::replace(&mut letters, "".chars());
@@ -248,6 +272,12 @@ fn set_max_time(options: &mut Options, value: String) -> Result<(), Failure> {
     let time = time.ok_or_else(|| mistake(format!("{value:?} is no time: expected seconds")))?;
     // None is no limit.
     options.max_time = Some(time).filter(|time| !time.is_zero());
+    Ok(())
+}
+
+fn set_retry(options: &mut Options, value: String) -> Result<(), Failure> {
+    let wrong = |_| mistake(format!("{value:?} is no number of times"));
+    options.retry = value.parse().map_err(wrong)?;
     Ok(())
 }
 
@@ -362,7 +392,13 @@ mod tests {
     fn help_has_every_option() {
         let Wanted::Text(help) = read(&words(&["-s", "--help"])).unwrap() else { panic!("no text") };
         for flag in &FLAGS {
-            assert!(help.contains(&format!("\n  -{}, --{}", flag.short, flag.long)), "{help}");
+            assert!(
+                help.contains(&format!("--{} ", flag.long))
+                    && flag
+                        .short
+                        .is_none_or(|short| help.contains(&format!("\n  -{short}, --{} ", flag.long))),
+                "{help}"
+            );
         }
         assert!(help.contains("http_code, "), "{help}");
     }

@@ -27,6 +27,14 @@ pub(super) struct Record {
     pub(super) error: String,
 }
 
+impl Record {
+    /// Whether it failed in a way that may pass, by curl's list.
+    pub(super) fn is_transient(&self) -> bool {
+        let status = self.status.map(|status| status.as_u16());
+        self.exit == 28 || matches!(status, Some(408 | 429 | 500 | 502 | 503 | 504))
+    }
+}
+
 type Variable = (&'static str, fn(&Record) -> String);
 
 /// Every variable, but for `header{Name}`.
