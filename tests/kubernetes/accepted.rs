@@ -13,6 +13,7 @@ use outrigger::owner::Owner;
 use outrigger::settings::Settings;
 use serde_json::{Value, json};
 
+use crate::cases::{cases, settings};
 use crate::cluster::{Namespace, run_kubectl};
 
 /// A pod to inject, and how.
@@ -81,22 +82,17 @@ fn fixtures() -> Vec<Case> {
 
 /// The recorded injections, where they are beside this clone.
 fn recorded() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance/injection");
-    let Ok(files) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    files.sort();
     let mut injectors = BTreeMap::new();
-    let mut cases = Vec::new();
-    for file in files {
-        let case: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut recorded = Vec::new();
+    for case in cases() {
         if case["expectedAllowed"] != true {
             continue;
         }
-        let settings = settings_of(&case);
+        let settings = settings(&case);
         let known = injectors.entry(settings.to_string()).or_insert_with(|| injector(&settings));
         let path = case["admission"]["path"].as_str().unwrap_or_default();
         let below = path.strip_prefix("/inject/").unwrap_or_default();
-        cases.push(Case {
+        recorded.push(Case {
             name: case["id"].as_str().unwrap().to_owned(),
             pod: case["input"].clone(),
             injector: known.clone(),
@@ -106,41 +102,7 @@ fn recorded() -> Vec<Case> {
             istios: Some(case["expected"].clone()).filter(Value::is_object),
         });
     }
-    cases
-}
-
-/// What a case was recorded under, as `../shared/conformance/injection.py` writes it.
-fn settings_of(case: &Value) -> Value {
-    let version = |node: &Value| {
-        let version = node["kubeletVersion"].as_str().unwrap().trim_start_matches('v').to_owned();
-        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap());
-        (numbers.next().unwrap(), numbers.next().unwrap())
-    };
-    let (major, minor) = case["nodes"].as_array().unwrap().iter().map(version).min().unwrap();
-    let or = |value: &Value, otherwise: Value| match value {
-        Value::Null => otherwise,
-        Value::String(text) if text.is_empty() => otherwise,
-        Value::Array(items) if items.is_empty() => otherwise,
-        value => value.clone(),
-    };
-    let (injector, env) = (&case["injector"], &case["env"]);
-    json!({
-        "pack": "istio",
-        "policy": injector["policy"],
-        "revision": or(&case["revision"], json!("default")),
-        "neverInjectSelector": or(&injector["neverInjectSelector"], json!([])),
-        "alwaysInjectSelector": or(&injector["alwaysInjectSelector"], json!([])),
-        "injectedAnnotations": or(&injector["injectedAnnotations"], json!({})),
-        "aliases": or(&injector["aliases"], json!({})),
-        "defaultTemplates": or(&injector["defaultTemplates"], json!(["sidecar"])),
-        "templates": or(&case["customTemplates"], json!({})),
-        "nativeSidecars": or(&env["ENABLE_NATIVE_SIDECARS"], json!("auto")),
-        "kubernetesVersion": format!("{major}.{minor}"),
-        "platform": or(&env["PLATFORM"], json!("")),
-        "compliancePolicy": or(&env["COMPLIANCE_POLICY"], json!("")),
-        "values": case["values"],
-        "meshConfig": case["meshConfig"],
-    })
+    recorded
 }
 
 /// A pod that can be sent: with a name of its own, and in no other namespace than the test's.

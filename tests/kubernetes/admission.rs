@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::Namespace;
+use crate::cluster::{Namespace, dry_run};
 use crate::install::installed;
 use crate::pods;
 
@@ -10,8 +10,7 @@ use crate::pods;
 fn a_dry_run_shows_the_injected_pod_and_stores_nothing() {
     installed();
     let namespace = Namespace::injected("dry-run");
-    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-    let shown = namespace.try_kubectl(&create, &pods::stored("shown").to_string()).expect("a dry run").json();
+    let shown = dry_run(&namespace.name, &pods::stored("shown")).expect("a dry run").json();
     assert!(pods::injected(&shown), "{shown:#}");
     let error = namespace.try_kubectl(&["get", "pod", "shown"], "").expect_err("nothing is stored");
     assert!(error.contains("NotFound"), "{error}");

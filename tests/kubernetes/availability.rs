@@ -5,17 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{kubectl, try_kubectl, until};
+use crate::cluster::{dry_run, until};
 use crate::install::{Installation, rolled_out};
 use crate::pods;
 
 /// Clients that create pods at the same time, and how many pods each of them creates.
 const CLIENTS: usize = 4;
 const EACH: usize = 250;
-
-fn own(installation: &Installation) -> String {
-    format!("--namespace={}", installation.namespace.name)
-}
 
 #[test]
 fn a_thousand_pods_come_in_while_the_webhook_is_rolled_out_anew() {
@@ -36,7 +32,7 @@ fn a_thousand_pods_come_in_while_the_webhook_is_rolled_out_anew() {
             let pods = namespace.try_kubectl(&["get", "pods", "--output=name"], "")?.stdout;
             if pods.is_empty() { Err("there are none".to_owned()) } else { Ok(()) }
         });
-        kubectl(&["rollout", "restart", &format!("deployment/{}", installation.name), &own(&installation)]);
+        installation.namespace.kubectl(&["rollout", "restart", &format!("deployment/{}", installation.name)]);
         for client in clients {
             client.join().expect("it ends").unwrap_or_else(|error| panic!("pods were refused: {error}"));
         }
@@ -54,10 +50,9 @@ fn while_the_webhook_is_away_pods_that_ask_are_refused_and_it_comes_back_by_itse
     let installation = Installation::new("away", 1, json!({}));
     let namespace = installation.pods();
     let deployment = format!("deployment/{}", installation.name);
-    kubectl(&["scale", &deployment, "--replicas=0", &own(&installation)]);
-    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-    let pod = pods::stored("asks").to_string();
-    until("a pod that is refused", || match namespace.try_kubectl(&create, &pod) {
+    installation.namespace.kubectl(&["scale", &deployment, "--replicas=0"]);
+    let pod = pods::stored("asks");
+    until("a pod that is refused", || match dry_run(&namespace.name, &pod) {
         Err(error) if error.contains("failed calling webhook") => Ok(()),
         Err(error) => Err(error),
         Ok(_) => Err("it was let in".to_owned()),
@@ -70,13 +65,13 @@ fn while_the_webhook_is_away_pods_that_ask_are_refused_and_it_comes_back_by_itse
         ("default", &pods::stored("elsewhere")),
         ("kube-system", &pods::stored("system")),
     ] {
-        let pod = try_kubectl(&[&create[..], &["--namespace", place]].concat(), &pod.to_string());
+        let pod = dry_run(place, pod);
         assert!(!pods::injected(&pod.unwrap_or_else(|error| panic!("{place}: {error}")).json()), "{place}");
     }
-    kubectl(&["scale", &deployment, "--replicas=1", &own(&installation)]);
+    installation.namespace.kubectl(&["scale", &deployment, "--replicas=1"]);
     rolled_out(&installation.namespace.name, &installation.name);
     until("an injected pod", || {
-        let pod = namespace.try_kubectl(&create, &pod)?.json();
+        let pod = dry_run(&namespace.name, &pod)?.json();
         if pods::injected(&pod) { Ok(()) } else { Err("no sidecar".to_owned()) }
     });
 }
@@ -86,11 +81,10 @@ fn what_came_of_pods_is_told_on_their_owner() {
     let installation = Installation::new("telling", 1, json!({}));
     let namespace = installation.pods();
     let deployment = |name: &str, labels: Value, network: bool| {
-        let mut template = pods::stored("");
-        template["spec"]["hostNetwork"] = json!(network);
         let mut all = labels;
         all["app"] = json!(name);
-        let template = json!({"metadata": {"labels": all}, "spec": template["spec"].take()});
+        let mut template = pods::template(&all);
+        template["spec"]["hostNetwork"] = json!(network);
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": name}}, "template": template},
@@ -109,16 +103,8 @@ fn what_came_of_pods_is_told_on_their_owner() {
         });
         let name = set["metadata"]["name"].as_str().unwrap();
         let about = format!("involvedObject.name={name},reason={reason}");
-        // Three pods, one Event: the same again is counted.
-        let event = until("an Event that counts three pods", || {
-            let list =
-                namespace.try_kubectl(&["get", "events", "--field-selector", &about, "--output=json"], "")?;
-            let list = list.json();
-            match list["items"].as_array().map(Vec::as_slice) {
-                Some([event]) if event["count"] == 3 => Ok(event.clone()),
-                others => Err(format!("{others:?}")),
-            }
-        });
+        // Three pods, one Event.
+        let event = namespace.event(&about, 3);
         assert_eq!(
             (event["type"].as_str(), event["involvedObject"]["uid"].as_str()),
             (Some(kind), set["metadata"]["uid"].as_str())
@@ -159,17 +145,15 @@ fn pods_come_in_though_replicas_are_killed_without_notice() {
         (pods, refusals)
     };
     let set = |name: &str| {
-        let mut template = pods::stored("");
-        template["metadata"] = json!({"labels": {"app": name}});
+        let labels = json!({"app": name});
         json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name},
-            "spec": {"replicas": 50, "selector": {"matchLabels": {"app": name}},
-                "template": {"metadata": template["metadata"], "spec": template["spec"]}},
+            "spec": {"replicas": 50, "selector": {"matchLabels": labels}, "template": pods::template(&labels)},
         })
     };
     let made = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || create(client))).collect();
-        for (round, pod) in replicas(&installation).into_iter().enumerate() {
+        for (round, pod) in installation.replicas().into_iter().enumerate() {
             namespace.create_object(&set(&format!("set-{round}")));
             kill_without_notice(&pod);
             until("a replica that is back", || {
@@ -200,11 +184,4 @@ fn pods_come_in_though_replicas_are_killed_without_notice() {
         if stored.len() == pods + 150 { Ok(stored) } else { Err(format!("{} pods", stored.len())) }
     });
     assert_eq!(stored.iter().filter(|pod| !pods::injected(pod)).count(), 0, "pods without a sidecar");
-}
-
-/// The names of an installation's pods.
-fn replicas(installation: &Installation) -> Vec<String> {
-    let label = format!("app.kubernetes.io/name={}", installation.name);
-    let pods = installation.namespace.pods(&label);
-    pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }

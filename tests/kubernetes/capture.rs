@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, until};
+use crate::cluster::{Namespace, dry_run, until};
 use crate::install::installed;
 use crate::pods::container_status;
 use crate::traffic::{ECHO, UNTIL_SIGTERM, count_bytes, running};
@@ -12,8 +12,7 @@ const IMAGE: &str = "localhost/outrigger-init-iptables:test";
 
 /// The pod as the webhook makes it, to be changed and then created where the webhook does not see it.
 fn injected(namespace: &Namespace, pod: &Value) -> Value {
-    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-    let mut pod = namespace.try_kubectl(&create, &pod.to_string()).expect("injected").json();
+    let mut pod = dry_run(&namespace.name, pod).expect("injected").json();
     pod["metadata"] = json!({"name": pod["metadata"]["name"], "labels": pod["metadata"]["labels"]});
     pod
 }

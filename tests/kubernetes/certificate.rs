@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use outrigger::certificates::{Bundle, make, unix_now};
 use serde_json::{Value, json};
 
-use crate::cluster::{kubectl, outrigger, try_kubectl, until};
+use crate::cluster::{dry_run, kubectl, outrigger, until};
 use crate::install::Installation;
 use crate::pods;
 use crate::stream::Stream;
@@ -51,24 +51,23 @@ pub(crate) fn renewed(installation: &Installation, before: &Kept) -> Kept {
 #[test]
 fn pods_come_in_while_the_certificate_is_renewed_lost_and_damaged_and_its_keeper_leaves() {
     let installation = Installation::new("keeping", 2, json!({}));
-    let (secret, namespace) = (format!("{}-certificate", installation.name), &installation.namespace.name);
+    let (secret, namespace) = (format!("{}-certificate", installation.name), &installation.namespace);
     let stream = Stream::start(installation.pods());
-    let in_namespace = format!("--namespace={namespace}");
 
     let mut known = kept(&installation).unwrap();
     assert_eq!((known.trusted.len(), known.bundles.len()), (1, 2));
-    outrigger(&["certs", "rotate", "--revision", &installation.revision, "--namespace", namespace]);
+    outrigger(&["certs", "rotate", "--revision", &installation.revision, "--namespace", &namespace.name]);
     known = renewed(&installation, &known);
 
-    kubectl(&["delete", "secret", &secret, &in_namespace]);
+    namespace.kubectl(&["delete", "secret", &secret]);
     known = renewed(&installation, &known);
 
     let damage = json!({"data": {"tls.key": STANDARD.encode("nonsense")}}).to_string();
-    kubectl(&["patch", "secret", &secret, &in_namespace, "--patch", &damage]);
+    namespace.kubectl(&["patch", "secret", &secret, "--patch", &damage]);
     known = renewed(&installation, &known);
 
     // The replica that leads goes in the middle of its work; the other one ends it.
-    kubectl(&["annotate", "secret", &secret, &in_namespace, "outrigger.dev/rotate=now"]);
+    namespace.kubectl(&["annotate", "secret", &secret, "outrigger.dev/rotate=now"]);
     until("a next certificate", || {
         if kept(&installation)?.next.is_empty() { Err("there is none".to_owned()) } else { Ok(()) }
     });
@@ -77,7 +76,7 @@ fn pods_come_in_while_the_certificate_is_renewed_lost_and_damaged_and_its_keeper
         Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
     };
     let first = leader().unwrap();
-    kubectl(&["delete", "pod", &first, &in_namespace, "--wait=false"]);
+    namespace.kubectl(&["delete", "pod", &first, "--wait=false"]);
     let known = renewed(&installation, &known);
     until("another leader", || match leader()? {
         holder if !holder.is_empty() && holder != first => Ok(()),
@@ -110,13 +109,13 @@ fn pods_come_in_while_the_certificate_is_renewed_lost_and_damaged_and_its_keeper
 #[test]
 fn settings_that_are_refused_are_told_on_their_configmap() {
     let installation = Installation::new("broken", 1, json!({}));
-    let namespace = format!("--namespace={}", installation.namespace.name);
+    let namespace = &installation.namespace;
     let broken = json!({"data": {"config.yaml": "policy: perhaps\n"}}).to_string();
-    kubectl(&["patch", "configmap", &installation.name, &namespace, "--patch", &broken]);
+    namespace.kubectl(&["patch", "configmap", &installation.name, "--patch", &broken]);
     let message = until("an Event", || {
         let about = format!("involvedObject.kind=ConfigMap,involvedObject.name={}", installation.name);
         let list =
-            try_kubectl(&["get", "events", &namespace, "--field-selector", &about, "--output=json"], "")?;
+            namespace.try_kubectl(&["get", "events", "--field-selector", &about, "--output=json"], "")?;
         let list = list.json();
         let event =
             list["items"].as_array().and_then(|items| items.first().cloned()).ok_or("there is none")?;
@@ -127,7 +126,7 @@ fn settings_that_are_refused_are_told_on_their_configmap() {
         Ok(event["message"].as_str().unwrap_or_default().to_owned())
     });
     assert!(message.contains("policy") && message.contains("perhaps"), "{message}");
-    let describe = kubectl(&["describe", "configmap", &installation.name, &namespace]).stdout;
+    let describe = namespace.kubectl(&["describe", "configmap", &installation.name]).stdout;
     assert!(describe.contains("SettingsRefused"), "{describe}");
     let answer = installation.pods().create_object(&pods::stored("still"));
     assert!(pods::injected(&answer.json()), "{}", answer.stderr);
@@ -141,8 +140,7 @@ fn the_users_of_a_namespaces_range_are_known_to_the_webhook() {
         ["annotate", "namespace", &namespace.name, "openshift.io/sa.scc.uid-range=1000650000/10000"];
     kubectl(&annotate);
     until("the last user of the range", || {
-        let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-        let pod = namespace.try_kubectl(&create, &pods::stored("ranged").to_string())?.json();
+        let pod = dry_run(&namespace.name, &pods::stored("ranged"))?.json();
         let user = &pod["spec"]["initContainers"][1]["securityContext"]["runAsUser"];
         if *user == 1_000_659_999 { Ok(()) } else { Err(user.to_string()) }
     });

@@ -12,6 +12,11 @@ use serde_json::{Value, json};
 /// How long a cluster may take for anything. A busy machine needs a part of it; a failure all of it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
+/// A file or folder of the repository.
+pub(crate) fn repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
+}
+
 /// The folder that `tests/kubernetes/up` filled.
 pub(crate) fn folder() -> PathBuf {
     std::env::var_os("OUTRIGGER_TEST_CLUSTER").map_or_else(|| cache().join("cluster"), PathBuf::from)
@@ -74,6 +79,15 @@ pub(crate) fn run_kubectl<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> (boo
         .expect("kubectl runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("kubectl writes UTF-8");
     (output.status.success(), Output { stdout: text(output.stdout), stderr: text(output.stderr) })
+}
+
+/// Creates an object by dry run: nothing is stored, and the answer holds it as it would be, and the warnings.
+///
+/// # Errors
+/// Why it is refused.
+pub(crate) fn dry_run(namespace: &str, object: &Value) -> Result<Output, String> {
+    let create = ["create", "--filename=-", "--dry-run=server", "--output=json", "--namespace", namespace];
+    try_kubectl(&create, &object.to_string())
 }
 
 /// Runs kubectl; its failure is the test's.
@@ -157,6 +171,18 @@ impl Namespace {
         })
     }
 
+    /// The only Event that these fields select, once it has been counted so often: the same again is counted.
+    pub(crate) fn event(&self, about: &str, count: u64) -> Value {
+        until(&format!("an Event about {about} that counts {count}"), || {
+            let select = ["get", "events", "--field-selector", about, "--output=json"];
+            let list = self.try_kubectl(&select, "")?.json();
+            match list["items"].as_array().map(Vec::as_slice) {
+                Some([event]) if event["count"] == count => Ok(event.clone()),
+                others => Err(format!("{others:?}")),
+            }
+        })
+    }
+
     /// Waits as `kubectl wait` does.
     pub(crate) fn wait(&self, condition: &str, object: &str) {
         let timeout = format!("--timeout={}s", DEADLINE.as_secs());
@@ -176,6 +202,18 @@ impl Drop for Namespace {
     }
 }
 
+/// A program where the API server can be reached: beside the node, with the cluster's kubeconfig; or here, where the
+/// cluster is somebody else's, by the KUBECONFIG that these tests were given.
+pub(crate) fn beside_node(program: impl AsRef<OsStr>) -> Command {
+    let inside = folder().join("in");
+    if !inside.exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(inside);
+    command.arg(program).env("KUBECONFIG", folder().join("kubeconfig"));
+    command
+}
+
 /// Runs `outrigger` where the API server can be reached, with the cluster's kubeconfig; its failure is the test's.
 pub(crate) fn outrigger(arguments: &[&str]) -> Output {
     let (status, output) = run_outrigger(arguments);
@@ -185,13 +223,7 @@ pub(crate) fn outrigger(arguments: &[&str]) -> Output {
 
 /// Runs `outrigger` there: how it ended, and what it printed.
 pub(crate) fn run_outrigger(arguments: &[&str]) -> (ExitStatus, Output) {
-    let (inside, program) = (folder().join("in"), env!("CARGO_BIN_EXE_outrigger"));
-    let kubeconfig = folder().join("kubeconfig");
-    // A cluster of somebody else's is reached from here, by the KUBECONFIG that these tests were given.
-    let mut command = Command::new(if inside.exists() { inside.as_os_str() } else { OsStr::new(program) });
-    if inside.exists() {
-        command.arg(program).env("KUBECONFIG", kubeconfig);
-    }
+    let mut command = beside_node(env!("CARGO_BIN_EXE_outrigger"));
     let output = command.args(arguments).output().expect("outrigger runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes UTF-8");
     (output.status, Output { stdout: text(output.stdout), stderr: text(output.stderr) })

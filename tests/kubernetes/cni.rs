@@ -1,17 +1,12 @@
 //! Capture from the node: pods under Pod Security `restricted`, whose containers have no capability at all.
 
 use std::io::Write as _;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, folder, kubectl, outrigger, until};
+use crate::cluster::{Namespace, folder, kubectl, outrigger, repository, until};
 use crate::pods::{container_status, names};
 use crate::traffic::{ECHO, UNTIL_SIGTERM, count_bytes, running};
-
-fn manifest() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/cni").display().to_string()
-}
 
 /// The pod as an author writes it for `restricted`, injected for the plugin.
 fn injected(mut pod: Value) -> Value {
@@ -42,7 +37,7 @@ fn ended(namespace: &Namespace, name: &str) -> Value {
 
 #[test]
 fn without_net_admin_the_node_captures_and_a_node_that_does_not_fails_the_pod() {
-    kubectl(&["delete", "--filename", &manifest(), "--ignore-not-found"]); // of an earlier run that failed
+    kubectl(&["delete", "--filename", &repository("manifests/cni"), "--ignore-not-found"]); // of an earlier run that failed
     let namespace = Namespace::create("cni", json!({"pod-security.kubernetes.io/enforce": "restricted"}));
     let once = |name: &str| {
         let mut pod = injected(running(name, &["true"]));
@@ -88,7 +83,7 @@ fn without_net_admin_the_node_captures_and_a_node_that_does_not_fails_the_pod() 
     }
     count_bytes(&namespace);
 
-    kubectl(&["delete", "--filename", &manifest()]);
+    kubectl(&["delete", "--filename", &repository("manifests/cni")]);
     // Of somebody else's cluster, the node's folders are not to be seen from here.
     let list = folder().join("cni/10-bridge.conflist");
     if let Ok(list) = std::fs::read_to_string(list) {

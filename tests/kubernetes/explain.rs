@@ -11,11 +11,9 @@ fn a_pod_is_explained_with_its_namespace_its_owner_and_its_services() {
     installed();
     let namespace = Namespace::injected("explain");
     let labels = json!({"app": "web"});
-    let mut template = pods::stored("");
-    template["metadata"] = json!({"labels": labels});
     namespace.create_object(&json!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web", "annotations": {"sidecar.istio.io/inject": "false"}},
-        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": template["metadata"], "spec": template["spec"]}}}));
+        "spec": {"selector": {"matchLabels": labels}, "template": pods::template(&labels)}}));
     namespace.create_object(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
         "spec": {"selector": labels, "ports": [{"port": 80}]}}));
     let pod = &namespace.pods("app=web")[0];

@@ -1,16 +1,11 @@
 //! The webhook in the cluster: as the manifests install it, and once more for each policy that is tested.
 
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{DEADLINE, Namespace, kubectl, outrigger, try_kubectl, until};
+use crate::cluster::{DEADLINE, Namespace, dry_run, kubectl, outrigger, repository, try_kubectl, until};
 use crate::pods;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
-}
 
 /// The manifests, installed once for all tests the way a person does it: `kubectl apply`.
 pub(crate) fn installed() {
@@ -18,7 +13,7 @@ pub(crate) fn installed() {
     DONE.get_or_init(|| {
         let again =
             try_kubectl(&["get", "deployment", "outrigger", "--namespace=outrigger-system"], "").is_ok();
-        kubectl(&["apply", "--filename", repository().join("manifests").to_str().unwrap()]);
+        kubectl(&["apply", "--filename", &repository("manifests")]);
         if again {
             // A cluster that was kept: the image has the same name and another content.
             kubectl(&["rollout", "restart", "deployment/outrigger", "--namespace=outrigger-system"]);
@@ -85,8 +80,13 @@ impl Installation {
 
     /// One of its objects as it is stored.
     pub(crate) fn get(&self, kind: &str, name: &str) -> Result<Value, String> {
-        let namespace = format!("--namespace={}", self.namespace.name);
-        try_kubectl(&["get", kind, name, &namespace, "--output=json"], "").map(|output| output.json())
+        self.namespace.try_kubectl(&["get", kind, name, "--output=json"], "").map(|output| output.json())
+    }
+
+    /// The names of its pods.
+    pub(crate) fn replicas(&self) -> Vec<String> {
+        let pods = self.namespace.pods(&format!("app.kubernetes.io/name={}", self.name));
+        pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -98,6 +98,14 @@ impl Drop for Installation {
             let _ = try_kubectl(&["delete", kind, &label], "");
         }
     }
+}
+
+/// The caBundle of each webhook of a registration.
+pub(crate) fn bundles(registration: &str) -> Vec<String> {
+    let registration =
+        kubectl(&["get", "mutatingwebhookconfiguration", registration, "--output=json"]).json();
+    let webhooks = registration["webhooks"].as_array().unwrap().iter();
+    webhooks.map(|w| w["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 pub(crate) fn rolled_out(namespace: &str, name: &str) {
@@ -117,8 +125,7 @@ pub(crate) fn answers(namespace: &Namespace) {
     let mut pod = pods::stored("asked");
     pod["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "true"});
     until("an answer of the webhook", || {
-        let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-        let output = namespace.try_kubectl(&create, &pod.to_string())?;
+        let output = dry_run(&namespace.name, &pod)?;
         let answered = pods::injected(&output.json()) || output.stderr.contains("Warning: outrigger:");
         if answered { Ok(()) } else { Err("the pod came back unseen".to_owned()) }
     });

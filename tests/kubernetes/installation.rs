@@ -1,49 +1,32 @@
 //! Installing by each way, upgrading, two revisions side by side, tags, and taking an installation away.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, folder, kubectl, outrigger, program, run_outrigger, try_kubectl, until};
-use crate::install::installed;
+use crate::cluster::{
+    Namespace, beside_node, dry_run, kubectl, outrigger, program, repository, run_outrigger, try_kubectl,
+    until,
+};
+use crate::install::{bundles, installed};
 use crate::pods;
 use crate::stream::Stream;
 use crate::traffic::{UNTIL_SIGTERM, running};
 
 const REGISTRATION: &str = "mutatingwebhookconfiguration";
 
-fn repository(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
-}
-
 /// Runs Helm beside the cluster.
 fn helm(arguments: &[&str]) -> String {
-    let inside = folder().join("in");
-    let mut command = if inside.exists() {
-        let mut command = Command::new(inside);
-        command.arg(program("helm")).env("KUBECONFIG", folder().join("kubeconfig"));
-        command
-    } else {
-        Command::new(program("helm"))
-    };
-    let output = command.args(arguments).output().expect("helm starts");
+    let output = beside_node(program("helm")).args(arguments).output().expect("helm starts");
     assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The caBundle of each webhook of a registration.
-fn bundles(name: &str) -> Vec<String> {
-    let registration = kubectl(&["get", REGISTRATION, name, "--output=json"]).json();
-    let webhooks = registration["webhooks"].as_array().unwrap().clone();
-    webhooks.iter().map(|w| w["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
 /// The revision that a new pod of a namespace is injected by; by dry run.
 fn revision_in(namespace: &Namespace) -> Result<String, String> {
-    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-    let pod = namespace.try_kubectl(&create, &pods::stored("asked").to_string())?.json();
+    let pod = dry_run(&namespace.name, &pods::stored("asked"))?.json();
     let status = pod["metadata"]["annotations"]["sidecar.istio.io/status"].as_str().unwrap_or("{}");
     let status: Value = serde_json::from_str(status).unwrap();
     Ok(status["revision"].as_str().unwrap_or("none").to_owned())
@@ -213,7 +196,7 @@ fn an_installation_of_before_is_upgraded_while_pods_come_in() {
     namespace.kubectl(&["create", "secret", "tls", "outrigger-before-certificate", &certificate, &key]);
     let objects = std::fs::read_to_string(repository("tests/fixtures/installed/before.yaml")).unwrap();
     try_kubectl(&["apply", "--filename=-"], &objects.replace("NAMESPACE", &namespace.name)).expect("applied");
-    let bundle = base64(&std::fs::read(file("ca.crt")).unwrap());
+    let bundle = STANDARD.encode(std::fs::read(file("ca.crt")).unwrap());
     let trust = json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]);
     kubectl(&["patch", REGISTRATION, "outrigger-before", "--type=json", "--patch", &trust.to_string()]);
     namespace.kubectl(&["rollout", "status", "deployment/outrigger-before", "--timeout=120s"]);
@@ -236,9 +219,4 @@ fn an_installation_of_before_is_upgraded_while_pods_come_in() {
     for kind in [REGISTRATION, "clusterrolebinding", "clusterrole"] {
         kubectl(&["delete", kind, "outrigger-before"]);
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
 }

@@ -10,6 +10,8 @@ mod admission;
 mod availability;
 mod beside;
 mod capture;
+#[path = "../conformance/cases.rs"]
+mod cases;
 mod certificate;
 mod cluster;
 mod cni;

@@ -8,12 +8,14 @@ use crate::cluster::{Namespace, kubectl, outrigger, run_outrigger, try_kubectl, 
 use crate::install::Installation;
 use crate::pods;
 
-fn line<'a>(report: &'a Value, check: &str) -> &'a Value {
+/// The line of a report about one thing.
+pub(crate) fn line<'a>(report: &'a Value, check: &str) -> &'a Value {
     let lines = report["lines"].as_array().unwrap();
     lines.iter().find(|line| line["check"] == check).unwrap_or_else(|| panic!("no {check} in {report:#}"))
 }
 
-fn check(installation: &Installation) -> (ExitStatus, Value) {
+/// How `outrigger check` ends for an installation, and its report.
+pub(crate) fn check(installation: &Installation) -> (ExitStatus, Value) {
     let namespace = &installation.namespace.name;
     let which = ["--revision", &installation.revision, "--namespace", namespace, "--output=json"];
     let (status, output) = run_outrigger(&[&["check"], &which[..]].concat());
@@ -91,8 +93,8 @@ fn what_missed_its_sidecar_is_found_and_restarted() {
     assert_eq!(names, ["kept"]);
 
     // Nobody is there to ask: the check says so, and fails.
-    let own = format!("--namespace={}", installation.namespace.name);
-    kubectl(&["scale", &format!("deployment/{}", installation.name), "--replicas=0", &own]);
+    let deployment = format!("deployment/{}", installation.name);
+    installation.namespace.kubectl(&["scale", &deployment, "--replicas=0"]);
     until("a check that fails", || {
         let (status, report) = check(&installation);
         let states = ["replicas", "injection"].map(|check| line(&report, check)["state"].clone());

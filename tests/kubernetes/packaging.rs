@@ -1,12 +1,11 @@
 //! The ways to install have the same objects: `outrigger install`, `helm template`, `kubectl kustomize`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cluster::{kubectl_path, program};
+use crate::cluster::{kubectl_path, program, repository};
 
 /// Runs a program; what it prints on stdout.
 fn printed(command: &mut Command) -> String {
@@ -25,8 +24,7 @@ fn helm(namespace: &str, values: &[&str]) -> String {
 }
 
 fn kustomize(folder: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    printed(Command::new(kubectl_path()).arg("kustomize").arg(folder))
+    printed(Command::new(kubectl_path()).arg("kustomize").arg(repository(folder)))
 }
 
 /// The objects of a stream by kind and name, with their settings as values: text and comments may differ.

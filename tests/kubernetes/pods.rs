@@ -18,6 +18,11 @@ pub(crate) fn stored(name: &str) -> Value {
     })
 }
 
+/// A template of such pods, with these labels.
+pub(crate) fn template(labels: &Value) -> Value {
+    json!({"metadata": {"labels": labels}, "spec": stored("")["spec"].take()})
+}
+
 /// The names of the containers under `spec`.`field`, in order.
 pub(crate) fn names<'a>(pod: &'a Value, field: &str) -> Vec<&'a str> {
     let containers = pod["spec"][field].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::Namespace;
+use crate::cluster::{Namespace, dry_run};
 use crate::install::{Installation, installed};
 use crate::pods;
 
@@ -75,15 +75,13 @@ fn disabled_and_system_namespaces_are_left_alone() {
     pod["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "true"});
     let disabled = Namespace::create("disabled", json!({"istio-injection": "disabled"}));
     for namespace in [disabled.name.as_str(), "kube-system", "outrigger-system"] {
-        let namespace = format!("--namespace={namespace}");
-        let create = ["create", "--filename=-", "--dry-run=server", "--output=json", namespace.as_str()];
         let mut pod = pod.clone();
         // outrigger-system lets nothing else in.
         pod["spec"]["securityContext"] =
             json!({"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}});
         pod["spec"]["containers"][0]["securityContext"] =
             json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
-        let answer = crate::cluster::try_kubectl(&create, &pod.to_string()).expect("a dry run");
+        let answer = dry_run(namespace, &pod).expect("a dry run");
         assert!(!pods::injected(&answer.json()), "{namespace}");
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, folder, kubectl_path, until};
+use crate::cluster::{Namespace, beside_node, kubectl_path, until};
 use crate::install::installed;
 use crate::pods::{self, IMAGE, container_status};
 use crate::traffic::Metrics;
@@ -128,10 +128,8 @@ fn forwarded(namespace: &Namespace) -> String {
     let line = lines.next().expect("a line").expect("text");
     let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("a port");
     let url = format!("http://127.0.0.1:{port}/");
-    // The port is where kubectl runs: beside the node, if there is one of ours.
-    let inside = folder().join("in");
-    let mut fetch = if inside.exists() { Command::new(inside) } else { Command::new("env") };
-    let fetched = fetch.args(["busybox", "wget", "-qO-", &url]).output().expect("busybox runs");
+    // The port is where kubectl runs.
+    let fetched = beside_node("busybox").args(["wget", "-qO-", &url]).output().expect("busybox runs");
     let _ = forwarding.kill();
     let _ = forwarding.wait();
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, kubectl, outrigger, try_kubectl, until};
-use crate::install::Installation;
+use crate::install::{Installation, bundles};
 use crate::stream::Stream;
 
 const SIGNER: &str = "signer.test/webhooks";
@@ -76,12 +76,6 @@ fn served(installation: &Installation) -> Result<String, String> {
     Ok(secret["data"]["tls.crt"].as_str().unwrap_or_default().to_owned())
 }
 
-fn bundles(installation: &Installation) -> Vec<Value> {
-    let registration = installation.get("mutatingwebhookconfiguration", &installation.name).unwrap();
-    let webhooks = registration["webhooks"].as_array().unwrap();
-    webhooks.iter().map(|webhook| webhook["clientConfig"]["caBundle"].clone()).collect()
-}
-
 #[test]
 fn a_signer_of_the_cluster_signs_the_certificate_and_the_next_one() {
     let authority = Authority::create();
@@ -108,8 +102,8 @@ fn a_signer_of_the_cluster_signs_the_certificate_and_the_next_one() {
     });
     authority.sign(&first);
     installation.works();
-    let trusted = json!(STANDARD.encode(authority.certificate()));
-    assert_eq!(bundles(&installation), [trusted.clone(), trusted.clone()]);
+    let trusted = STANDARD.encode(authority.certificate());
+    assert_eq!(bundles(&installation.name), [trusted.clone(), trusted.clone()]);
 
     // The next one waits for its approval, and the first is served meanwhile.
     let before = served(&installation).unwrap();
@@ -126,5 +120,5 @@ fn a_signer_of_the_cluster_signs_the_certificate_and_the_next_one() {
         _ => Err("the first is served".to_owned()),
     });
     assert!(stream.finish() > 0);
-    assert_eq!(bundles(&installation), [trusted.clone(), trusted]);
+    assert_eq!(bundles(&installation.name), [trusted.clone(), trusted]);
 }

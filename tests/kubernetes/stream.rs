@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::cluster::Namespace;
+use crate::cluster::{Namespace, dry_run};
 use crate::pods;
 
 /// Somebody who creates one pod after the other, until told to stop.
@@ -20,10 +20,9 @@ impl Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let creating = std::thread::spawn(move || {
-            let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
             let mut count = 0;
             while !stopped.load(Ordering::Relaxed) {
-                let pod = namespace.try_kubectl(&create, &pods::stored("one-of-many").to_string());
+                let pod = dry_run(&namespace.name, &pods::stored("one-of-many"));
                 let pod = pod.unwrap_or_else(|error| panic!("pod {count} was refused: {error}"));
                 assert!(pods::injected(&pod.json()), "pod {count}: {}", pod.stderr);
                 count += 1;

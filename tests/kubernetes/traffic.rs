@@ -1,17 +1,15 @@
 //! Injected pods that run: their order of start, their traffic, their end.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, outrigger, until};
+use crate::cluster::{Namespace, outrigger, repository, until};
 use crate::install::installed;
 use crate::pods::{self, IMAGE, container_status};
 
 /// A sample, as it is.
 fn sample_text(name: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(format!("{name}.yaml"));
-    std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    let file = repository(&format!("samples/{name}.yaml"));
+    std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
 /// Installs a sample.

@@ -11,8 +11,7 @@ use crate::pods;
 fn assert_pods_injected(api: &str, kind: &str, owner: &str, spec: impl Fn(Value) -> Value) {
     installed();
     let namespace = Namespace::injected(&kind.to_lowercase());
-    let mut template = pods::stored("");
-    let template = json!({"metadata": {"labels": {"app": "app"}}, "spec": template["spec"].take()});
+    let template = pods::template(&json!({"app": "app"}));
     let metadata = json!({"name": "app"});
     let object = json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec(template)});
     namespace.create_object(&object);

@@ -2,7 +2,7 @@
 //! cluster with several.
 
 use crate::certificate::{kept, renewed};
-use crate::cluster::{Namespace, folder, kubectl, program, try_kubectl, until};
+use crate::cluster::{Namespace, dry_run, folder, kubectl, program, try_kubectl, until};
 use crate::pods;
 use crate::stream::Stream;
 
@@ -64,8 +64,7 @@ fn transitions(beside: &Beside) -> u64 {
 
 /// The user that the sidecar runs as in a new pod: it follows from an annotation of the namespace.
 fn user(namespace: &Namespace) -> Result<u64, String> {
-    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-    let pod = namespace.try_kubectl(&create, &pods::stored("ranged").to_string())?.json();
+    let pod = dry_run(&namespace.name, &pods::stored("ranged"))?.json();
     pod["spec"]["initContainers"][1]["securityContext"]["runAsUser"].as_u64().ok_or("none".to_owned())
 }
 

@@ -1,10 +1,11 @@
 //! The certificate by cert-manager, whose controllers run beside the node, as in a cluster that has them.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::certificate::{Kept, bundle, kept};
 use crate::cluster::{Namespace, folder, kubectl, program, run_outrigger, try_kubectl, until};
 use crate::install::Installation;
+use crate::operate;
 use crate::stream::Stream;
 
 use super::replica::Process;
@@ -22,7 +23,6 @@ fn start() -> Process {
 
 /// Has a Certificate made anew, as `cmctl renew` does.
 fn renew(installation: &Installation, certificate: &str) {
-    let namespace = format!("--namespace={}", installation.namespace.name);
     until("a Certificate that is to be issued", || {
         let mut object = installation.get("certificate", certificate)?;
         let issuing = json!({
@@ -31,7 +31,8 @@ fn renew(installation: &Installation, certificate: &str) {
         });
         object["status"]["conditions"].as_array_mut().ok_or("no conditions yet")?.push(issuing);
         // With the version that was read: what its controller writes meanwhile is not lost.
-        try_kubectl(&["replace", "--subresource=status", "--filename=-", &namespace], &object.to_string())
+        let replace = ["replace", "--subresource=status", "--filename=-"];
+        installation.namespace.try_kubectl(&replace, &object.to_string())
     });
 }
 
@@ -44,13 +45,6 @@ fn issued(installation: &Installation, before: &Kept) -> Kept {
             kept.bundles.len() == 2 && kept.bundles.iter().all(|bundle| bundle.holds(&kept.trusted));
         if other && trusted { Ok(kept) } else { Err(format!("{kept:?}")) }
     })
-}
-
-/// The replicas, by name.
-fn replicas(installation: &Installation) -> Vec<String> {
-    let label = format!("app.kubernetes.io/name={}", installation.name);
-    let pods = installation.namespace.pods(&label);
-    pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits until each replica serves what the Secret holds.
@@ -80,13 +74,9 @@ fn writers(installation: &Installation) -> Vec<String> {
     writers.map(|manager| manager["manager"].as_str().unwrap().to_owned()).collect()
 }
 
-fn check(installation: &Installation) {
-    let which = ["--revision", &installation.revision, "--namespace", &installation.namespace.name];
-    let (status, output) = run_outrigger(&[&["check", "--output=json"], &which[..]].concat());
-    let report: Value = output.json();
-    let lines = report["lines"].as_array().unwrap();
-    let certificate = lines.iter().find(|line| line["check"] == "certificate").unwrap();
-    assert!(status.success() && certificate["state"] == "ok", "{report:#}");
+fn assert_checked(installation: &Installation) {
+    let (status, report) = operate::check(installation);
+    assert!(status.success() && operate::line(&report, "certificate")["state"] == "ok", "{report:#}");
 }
 
 #[test]
@@ -105,7 +95,7 @@ fn cert_manager_makes_and_renews_the_certificate_and_its_cainjector_is_the_one_w
         "{first:?}"
     );
     assert_eq!(writers(&installation), ["cainjector"]);
-    check(&installation);
+    assert_checked(&installation);
     let which = ["--revision", &installation.revision, "--namespace", &installation.namespace.name];
     let (status, output) = run_outrigger(&[&["certs", "rotate"], &which[..]].concat());
     let renewal = format!("cmctl renew {} --namespace", installation.name);
@@ -113,7 +103,7 @@ fn cert_manager_makes_and_renews_the_certificate_and_its_cainjector_is_the_one_w
 
     // Pods come in while it is renewed, lost, and made by a renewed CA.
     let stream = Stream::start(installation.pods());
-    let replicas = replicas(&installation);
+    let replicas = installation.replicas();
     assert_eq!(replicas.len(), 2);
     renew(&installation, &installation.name);
     let second = issued(&installation, &first);
@@ -140,5 +130,5 @@ fn cert_manager_makes_and_renews_the_certificate_and_its_cainjector_is_the_one_w
     assert!(stream.finish() > 0);
 
     assert_eq!(writers(&installation), ["cainjector"]);
-    check(&installation);
+    assert_checked(&installation);
 }

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 pub(crate) use replica::{How, Replica};
 
-use crate::cluster::{Namespace, folder, outrigger, run_kubectl, try_kubectl, until};
+use crate::cluster::{Namespace, beside_node, folder, outrigger, run_kubectl, try_kubectl, until};
 use crate::install::{Installation, answers};
 
 /// The node's address, as `tests/kubernetes/cluster` gives it.
@@ -242,11 +242,6 @@ fn without(rule: &Value, omitted: Omitted) -> Vec<Value> {
     rules.filter(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty())).collect()
 }
 
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
 fn apply(objects: Vec<Value>) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     try_kubectl(&["apply", "--filename=-"], &list.to_string()).unwrap_or_else(|e| panic!("apply: {e}"));
@@ -254,12 +249,9 @@ fn apply(objects: Vec<Value>) {
 
 /// A program beside the node.
 fn beside(program: &str) -> std::process::Command {
-    let inside = folder().join("in");
     assert!(
-        inside.exists(),
+        folder().join("in").exists(),
         "this needs a cluster of tests/kubernetes/up; elsewhere, leave it out: --skip beside::"
     );
-    let mut command = std::process::Command::new(inside);
-    command.arg(program);
-    command
+    beside_node(program)
 }

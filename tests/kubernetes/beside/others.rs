@@ -1,6 +1,8 @@
 //! Other mutating webhooks before and after ours, which do what is known of others: they add a container, turn the order
 //! of containers around, and take annotations away. Whoever comes after ours makes the API server ask ours once more.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::replica::Process;
@@ -31,7 +33,7 @@ impl Others {
             let address = log.lines().find_map(|line| line.strip_prefix("listening on "));
             address.map(str::to_owned).ok_or(log.clone())
         });
-        let bundle = super::base64(&std::fs::read(file("ca.crt")).unwrap());
+        let bundle = STANDARD.encode(std::fs::read(file("ca.crt")).unwrap());
         Others { _process: process, url: format!("https://{address}"), bundle, _folder: folder }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Beside, How, Replica, repair, replica};
 use crate::certificate::{kept, renewed};
@@ -82,26 +82,11 @@ fn refused(log: &str, resource: &str, verb: &str, message: &str) -> bool {
 
 /// Two pods of one workload, which are stored and never run.
 fn two_pods(namespace: &Namespace) {
-    let mut template = pods::stored("");
-    template["metadata"] = json!({"labels": {"app": "two"}});
-    let selector = json!({"matchLabels": {"app": "two"}});
+    let labels = json!({"app": "two"});
     namespace.create_object(&json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "two"},
-        "spec": {"replicas": 2, "selector": selector,
-            "template": {"metadata": template["metadata"], "spec": template["spec"]}},
+        "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": pods::template(&labels)},
     }));
-}
-
-/// The only Event about an object, once it has been counted so often.
-fn event(namespace: &Namespace, about: &str, count: u64) -> Value {
-    until(&format!("an Event about {about} that counts {count}"), || {
-        let select = ["get", "events", "--field-selector", about, "--output=json"];
-        let list = namespace.try_kubectl(&select, "")?.json();
-        match list["items"].as_array().map(Vec::as_slice) {
-            Some([event]) if event["count"] == count => Ok(event.clone()),
-            others => Err(format!("{others:?}")),
-        }
-    })
 }
 
 const BROKEN: &str = "policy: perhaps\n";
@@ -145,10 +130,10 @@ fn with_all() {
     let (installation, namespace) = (&beside.installation, beside.pods());
     let before = kept(installation).unwrap();
     two_pods(&namespace);
-    event(&namespace, "involvedObject.name=two,reason=SidecarInjected", 2);
+    namespace.event("involvedObject.name=two,reason=SidecarInjected", 2);
     beside.settings(BROKEN);
     let about = format!("involvedObject.kind=ConfigMap,involvedObject.name={}", installation.name);
-    let told = event(&installation.namespace, &about, 1);
+    let told = installation.namespace.event(&about, 1);
     let map = installation.get("configmap", &installation.name).unwrap();
     assert_eq!(told["involvedObject"]["uid"], map["metadata"]["uid"]);
     beside.rotate();

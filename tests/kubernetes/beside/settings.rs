@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, kubectl, try_kubectl, until};
+use crate::cluster::{Namespace, dry_run, until};
+use crate::install::Installation;
 use crate::pods;
 
 use super::api_server::start;
@@ -17,16 +18,15 @@ const NOTE: &str = "test/settings";
 /// Writes the ConfigMap, by the cluster's own API server.
 fn change(beside: &Beside, text: &str) {
     let data = json!({"data": {"config.yaml": beside.text(text)}}).to_string();
-    let namespace = format!("--namespace={}", beside.installation.namespace.name);
-    kubectl(&["patch", "configmap", &beside.installation.name, &namespace, "--patch", &data]);
+    let Installation { name, namespace, .. } = &beside.installation;
+    namespace.kubectl(&["patch", "configmap", name, "--patch", &data]);
 }
 
 /// What a kubelet does once in a minute.
 fn bring(beside: &Beside) -> Result<(), String> {
-    let namespace = format!("--namespace={}", beside.installation.namespace.name);
+    let Installation { name, namespace, .. } = &beside.installation;
     let server = format!("--server={SERVER}");
-    let get = ["get", "configmap", &beside.installation.name, &namespace, &server, "--output=json"];
-    let map: Value = try_kubectl(&get, "")?.json();
+    let map: Value = namespace.try_kubectl(&["get", "configmap", name, &server, "--output=json"], "")?.json();
     beside.write(map["data"]["config.yaml"].as_str().expect("settings"));
     Ok(())
 }
@@ -37,8 +37,7 @@ fn noted(note: &str) -> String {
 
 /// The settings that a new pod is injected by.
 fn in_force(namespace: &Namespace) -> String {
-    let create = ["create", "--filename=-", "--dry-run=server", "--output=json"];
-    let pod = namespace.try_kubectl(&create, &pods::stored("noted").to_string()).expect("a pod").json();
+    let pod = dry_run(&namespace.name, &pods::stored("noted")).expect("a pod").json();
     assert!(pods::injected(&pod), "{pod:#}");
     pod["metadata"]["annotations"][NOTE].as_str().unwrap_or_default().to_owned()
 }
