@@ -156,9 +156,7 @@ fn the_group_of_a_process_decides_where_groups_are_listed() {
 #[test]
 fn tproxy_keeps_addresses() {
     for backend in BACKENDS {
-        let world = World::new();
-        world.listen(true);
-        world.apply(&format!("-u 1337 -g 1337 -m TPROXY -b * -i * -d 15020 --backend {backend}"));
+        let world = World::captured("-m TPROXY -b * -i * -d 15020", backend);
         for family in FAMILIES {
             let place = format!("{backend}, {family:?}");
             let from_peer = |port| {
@@ -236,9 +234,7 @@ fn answers(world: &World, who: Who, to: SocketAddr, wanted: &str, place: &str) {
 fn udp_is_let_alone() {
     for backend in BACKENDS {
         for mode in ["REDIRECT", "TPROXY"] {
-            let world = World::new();
-            world.listen(mode == "TPROXY");
-            world.apply(&format!("-u 1337 -g 1337 -m {mode} -b * -i * --backend {backend}"));
+            let world = World::captured(&format!("-m {mode} -b * -i *"), backend);
             for family in FAMILIES {
                 for port in [53, 123] {
                     let to = SocketAddr::new(family.peer(), port);
@@ -252,11 +248,7 @@ fn udp_is_let_alone() {
 #[test]
 fn dns_of_all_servers_is_captured() {
     for backend in BACKENDS {
-        let world = World::new();
-        world.listen(false);
-        world.apply(&format!(
-            "-u 1337 -g 1337 -b * -i * --redirect-dns --capture-all-dns --backend {backend}"
-        ));
+        let world = World::captured("-b * -i * --redirect-dns --capture-all-dns", backend);
         for family in FAMILIES {
             let peer = SocketAddr::new(family.peer(), 53);
             answers(&world, APP, peer, "15053", backend);
@@ -299,11 +291,7 @@ fn dns_of_known_servers_alone_is_captured() {
 #[test]
 fn equal_queries_do_not_meet() {
     for backend in BACKENDS {
-        let world = World::new();
-        world.listen(false);
-        world.apply(&format!(
-            "-u 1337 -g 1337 -b * -i * --redirect-dns --capture-all-dns --backend {backend}"
-        ));
+        let world = World::captured("-b * -i * --redirect-dns --capture-all-dns", backend);
         for family in FAMILIES {
             let (from, to) = (SocketAddr::new(family.pod(), 34_567), SocketAddr::new(family.peer(), 53));
             for (who, wanted) in [(APP, "15053"), (PROXY, "peer:53"), (APP, "15053"), (PROXY, "peer:53")] {
@@ -379,9 +367,7 @@ fn a_virtual_machines_traffic_is_outbound() {
 fn large_transfers_arrive_whole() {
     for backend in BACKENDS {
         for mode in ["REDIRECT", "TPROXY"] {
-            let world = World::new();
-            world.listen(mode == "TPROXY");
-            world.apply(&format!("-u 1337 -g 1337 -m {mode} -b * -i * --drop-invalid --backend {backend}"));
+            let world = World::captured(&format!("-m {mode} -b * -i * --drop-invalid"), backend);
             for family in FAMILIES {
                 let size = 20 << 20;
                 let (pod, peer) = (SocketAddr::new(family.pod(), 8080), SocketAddr::new(family.peer(), 80));
@@ -452,9 +438,7 @@ fn resets(world: &World) -> u64 {
 fn packets_of_no_connection_are_dropped_on_request() {
     for backend in BACKENDS {
         for (flag, answered) in [("", 1), ("--drop-invalid", 0)] {
-            let world = World::new();
-            world.listen(false);
-            world.apply(&format!("-u 1337 -g 1337 -b * -i * {flag} --backend {backend}"));
+            let world = World::captured(&format!("-b * -i * {flag}"), backend);
             let to = std::net::SocketAddrV4::new([10, 9, 0, 2].into(), 8080);
             let before = resets(&world);
             stray_segment(&world, to, [10, 9, 0, 1].into());

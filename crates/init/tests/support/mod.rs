@@ -257,6 +257,14 @@ impl World {
         }
     }
 
+    /// A pod with its listeners, captured by a back end with these options.
+    pub(crate) fn captured(flags: &str, backend: &str) -> World {
+        let world = World::new();
+        world.listen(flags.contains("TPROXY"));
+        world.apply(&format!("-u 1337 -g 1337 {flags} --backend {backend}"));
+        world
+    }
+
     /// The program in the pod, with arguments separated by spaces.
     pub(crate) fn init(&self, arguments: &str) -> Command {
         let mut command = self.pod.command(env!("CARGO_BIN_EXE_outrigger-init"));
