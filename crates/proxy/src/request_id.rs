@@ -1,15 +1,17 @@
 //! Names for requests that come without one.
 
-use std::fmt::Write as _;
-
 /// A random UUID (RFC 9562, version 4) in its usual form.
 pub(crate) fn new() -> String {
     let random = fastrand::u128(..);
     let uuid = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let mut text = String::with_capacity(36);
-    for (bits, width) in [(96, 8), (80, 4), (64, 4), (48, 4), (0, 12)] {
-        let part = (uuid >> bits) & ((1 << (width * 4)) - 1);
-        let _ = write!(text, "{}{part:0width$x}", if text.is_empty() { "" } else { "-" });
+    for (at, byte) in uuid.to_be_bytes().into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for digit in [byte >> 4, byte & 0xf] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
     }
     text
 }
