@@ -102,6 +102,24 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// What to do where a sidecar is wanted and this is why there is none; `None` where it is the pod's own wish.
+    pub(crate) fn remedy(self) -> Option<&'static str> {
+        Some(match self {
+            Self::PolicyOff => "set policy: enabled in the settings",
+            Self::HostNetworkEnabled => "take hostNetwork away, or what asks for a sidecar",
+            Self::NamespaceExempt => "run it in another namespace",
+            Self::NamespaceNotSelected => "add the namespace to the settings' namespaces",
+            Self::NamespaceExcluded => "take the namespace out of the settings' excludeNamespaces",
+            Self::NamespaceInjectionDisabled => "take that label off the namespace",
+            Self::RevisionMismatch => {
+                "change that label to this revision, or see that the other one is installed"
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// Inject or not, why, and what the user had asked for. One type for the response's warning, the metric's
 /// label, the log line, the Event and what `outrigger explain` prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,18 +142,23 @@ impl Decision {
 
     /// What a user ought to hear about it: injection asked for and not given, a value that has no effect.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        self.remarks().iter().map(|remark| format!("outrigger: {remark}")).collect()
+    }
+
+    /// [`Self::warnings`], where it is said elsewhere that they are ours.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
         if self.asked && !self.inject() {
-            warnings.push(format!(
-                "outrigger: no sidecar was injected although {INJECT_KEY} is \"true\": {} ({})",
+            remarks.push(format!(
+                "no sidecar was injected although {INJECT_KEY} is \"true\": {} ({})",
                 self.because,
                 self.reason.code()
             ));
         }
         if let Some(ignored) = &self.ignored {
-            warnings.push(format!("outrigger: {ignored}; use \"true\" or \"false\""));
+            remarks.push(format!("{ignored}; use \"true\" or \"false\""));
         }
-        warnings
+        remarks
     }
 }
 

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::fields::flat;
-use crate::injection::{Injector, Request, SetupError};
+use crate::injection::{Injector, Request};
 use crate::owner::Owner;
-use crate::settings::{NativeSidecars, Settings};
+use crate::settings::{NativeSidecars, Settings, Unusable};
 use crate::template::packs::Pack;
 
 /// The source of a field that no input changes.
@@ -43,8 +43,8 @@ impl Experiments {
     ///
     /// # Errors
     /// The pack cannot be loaded.
-    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let defaults = Pack::load(&settings.pack).map_err(|e| SetupError(e.to_string()))?.values;
+    pub fn new(settings: &Settings) -> Result<Self, Unusable> {
+        let defaults = Pack::load(&settings.pack).map_err(|e| Unusable::new("pack", e.to_string()))?.values;
         let mut variants = Vec::new();
         let mut vary = |name: String, change: &dyn Fn(&mut Settings)| {
             let mut changed = settings.clone();

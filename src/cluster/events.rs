@@ -136,6 +136,8 @@ fn failed(error: &super::Error, metrics: &Metrics) {
 
 fn event(notice: &Notice, identity: &str) -> Value {
     let Notice { about, warning, reason, message } = notice;
+    // kubectl shows no more than the first line of a column.
+    let message = message.replace('\n', "; ");
     // An Event's name may be as long as 253 characters; the API server adds five.
     let name: String = about.name.chars().take(230).collect();
     json!({
@@ -189,6 +191,8 @@ mod tests {
         assert!(event["metadata"]["generateName"].as_str().unwrap().len() <= 253 - 5);
         assert_eq!(event["message"].as_str().unwrap().len(), 1024);
         assert_eq!((event["type"].as_str(), event["involvedObject"].get("uid")), (Some("Warning"), None));
+        let lines = Notice { message: "line 1: a\nline 2: b".to_owned(), ..notice };
+        assert_eq!(super::event(&lines, "outrigger-1")["message"], "line 1: a; line 2: b");
         let time = event["lastTimestamp"].as_str().unwrap();
         assert_eq!((time.len(), time.ends_with('Z')), ("2026-11-28T12:00:00Z".len(), true), "{time}");
     }

@@ -204,8 +204,7 @@ impl<'a> Context<'a> {
             true => self.injector.template_names(pod.value).into_iter().map(str::to_owned).collect(),
             false => Vec::new(),
         };
-        let mut warnings: Vec<String> =
-            decision.warnings().iter().map(|w| w.trim_start_matches("outrigger: ").to_owned()).collect();
+        let mut warnings: Vec<String> = decision.remarks();
         warnings.extend(mistakes::misplaced(object, &pod, request.namespace_metadata));
         if decision.inject() {
             warnings.extend(mistakes::unmet(pod.value, &self.services(namespace)));

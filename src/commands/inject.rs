@@ -81,7 +81,6 @@ pub(crate) fn inject(injector: &Injector, pod: &Pod, request: &Request) -> Resul
             (Outcome::Left, "not injected", format!("({}): {}", decision.reason.code(), decision.because))
         }
     };
-    let warnings =
-        decision.warnings().iter().map(|w| w.trim_start_matches("outrigger: ").to_owned()).collect();
+    let warnings = decision.remarks();
     Ok(Verdict { outcome, word, detail, warnings, pod: injection.pod })
 }

@@ -71,7 +71,10 @@ pub(super) struct Told {
 impl Told {
     fn refused(&self, problem: String) {
         let reason = "SettingsRefused";
-        let message = format!("the last good settings stay: {problem}");
+        let message = format!(
+            "the changed settings are refused, and the last good ones stay in force: {problem}; mend them in this ConfigMap, \
+             and they are taken up within some 90 s"
+        );
         let notice = |about| Notice { about, warning: true, reason, message };
         self.notices.tell(|| self.about.clone().map(notice));
     }
@@ -133,5 +136,5 @@ fn make(file: &Path, text: Result<String, String>) -> Result<(Injector, Contents
     let text = text.map_err(|e| format!("cannot read the settings {place}: {e}"))?;
     let settings = Settings::parse(&text, &place).map_err(|e| e.to_string())?;
     let known = Contents { settings: Ok(text), ..read(file, &settings) };
-    Ok((Injector::new(settings).map_err(|e| e.to_string())?, known))
+    Ok((Injector::new(settings).map_err(|e| e.within(&place))?, known))
 }

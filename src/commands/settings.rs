@@ -61,12 +61,26 @@ impl SettingsFlags {
     /// An injector of [`Self::settings`].
     ///
     /// # Errors
-    /// What the settings lack; of a flag's value under the flag's name.
+    /// Fields whose value cannot be used: under the name of the flag that gave it, or that of the file.
     pub(crate) fn injector(&self, settings: Settings) -> Result<Injector, String> {
-        Injector::new(settings).map_err(|e| match e.to_string().strip_prefix("defaultTemplates: ") {
-            Some(problem) if !self.templates.is_empty() => format!("--template: {problem}"),
-            _ => e.to_string(),
-        })
+        Injector::new(settings).map_err(|e| e.said(|field| self.origin(field)))
+    }
+
+    /// Where the value of a field comes from.
+    fn origin(&self, field: &str) -> String {
+        let overlaid = match field.split('.').next().unwrap_or(field) {
+            "pack" if !self.packs.is_empty() => return "--pack".to_owned(),
+            "packs" if self.packs.len() > 1 => return "--pack".to_owned(),
+            "defaultTemplates" if !self.templates.is_empty() => return "--template".to_owned(),
+            "values" => !self.values.is_empty() || !self.set.is_empty(),
+            "meshConfig" => self.mesh_config.is_some(),
+            _ => false,
+        };
+        match &self.config {
+            // Of several layers it is not known which has it.
+            Some(file) if !overlaid => format!("{}: {field}", file.display()),
+            _ => field.to_owned(),
+        }
     }
 
     /// Whether a file of settings is named.

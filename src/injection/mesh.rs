@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::proxy_config::{self, MeshDefaults};
+use crate::settings::Unusable;
 
 /// The mesh configuration, read once.
 #[derive(Debug)]
@@ -21,10 +22,9 @@ pub(super) struct Mesh {
 
 impl Mesh {
     /// Reads a mesh configuration.
-    pub(super) fn new(config: &Map<String, Value>) -> Result<Self, String> {
+    pub(super) fn new(config: &Map<String, Value>) -> Result<Self, Unusable> {
         let field = |name: &str| config.get(name).unwrap_or(&Value::Null);
-        let proxies = MeshDefaults::new(field("defaultConfig"))
-            .map_err(|e| format!("meshConfig.defaultConfig: {e}"))?;
+        let proxies = MeshDefaults::new(field("defaultConfig"))?;
         let providers = field("extensionProviders").as_array().map(Vec::as_slice).unwrap_or_default();
         let wants =
             |p: &Value| p["opentelemetry"]["serviceAttributeEnrichment"] == "OTEL_SEMANTIC_CONVENTIONS";

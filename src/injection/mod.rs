@@ -31,7 +31,7 @@ use crate::merge;
 use crate::owner::Owner;
 use crate::patch;
 use crate::policy::{self, Decision, Facts, Reason};
-use crate::settings::{NATIVE_SIDECARS_SINCE, Settings};
+use crate::settings::{NATIVE_SIDECARS_SINCE, Settings, Unusable};
 use crate::shape;
 use crate::template::{Library, Sources};
 use crate::uninject;
@@ -114,12 +114,6 @@ impl Error {
     }
 }
 
-/// Why an injector cannot be made from its settings: a pack that is not there, a template that does not
-/// parse (with line and column).
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SetupError(pub String);
-
 /// Settings with their templates compiled; made once, used for every pod.
 #[derive(Debug)]
 pub struct Injector {
@@ -140,17 +134,18 @@ impl Injector {
     /// Loads the packs, compiles their templates, and checks the values by the packs' schemas.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub fn new(settings: Settings) -> Result<Self, SetupError> {
+    /// A pack that is not there, a template that does not parse (with line and column), values or mesh configuration that
+    /// cannot be used: each under its field.
+    pub fn new(settings: Settings) -> Result<Self, Unusable> {
         Self::load(settings, true)
     }
 
     /// [`Self::new`] without the schemas: for experiments with values that they would refuse.
-    pub(crate) fn unchecked(settings: Settings) -> Result<Self, SetupError> {
+    pub(crate) fn unchecked(settings: Settings) -> Result<Self, Unusable> {
         Self::load(settings, false)
     }
 
-    fn load(settings: Settings, strict: bool) -> Result<Self, SetupError> {
+    fn load(settings: Settings, strict: bool) -> Result<Self, Unusable> {
         let sources = Sources {
             pack: &settings.pack,
             further: &settings.packs,
@@ -158,20 +153,18 @@ impl Injector {
             values: &settings.values,
             strict,
         };
-        let (templates, values) = Library::load(&sources).map_err(SetupError)?;
+        let (templates, values) = Library::load(&sources)?;
         let known = |name: &String| templates.names().contains(name) || settings.aliases.contains_key(name);
         if let Some(missing) = settings.default_templates.iter().find(|name| !known(name)) {
-            return Err(SetupError(format!(
-                "defaultTemplates: there is no template {missing:?}; have {}",
-                templates.names().join(", ")
-            )));
+            let names: Vec<&str> =
+                templates.names().iter().chain(settings.aliases.keys()).map(String::as_str).collect();
+            let problem = format!("there is no template {missing:?}; have {}", names.join(", "));
+            return Err(Unusable::new("defaultTemplates", problem));
         }
-        let mesh = Mesh::new(&settings.mesh_config).map_err(SetupError)?;
+        let mesh = Mesh::new(&settings.mesh_config)?;
         let since = values.get("nativeSidecarsSince").and_then(Value::as_str);
-        let since = since
-            .map(str::parse)
-            .transpose()
-            .map_err(|e| SetupError(format!("values.nativeSidecarsSince: {e}")))?;
+        let since =
+            since.map(str::parse).transpose().map_err(|e| Unusable::new("values.nativeSidecarsSince", e))?;
         let native = settings.native_sidecars_since(since.unwrap_or(NATIVE_SIDECARS_SINCE));
         let base = json!({
             "contract": data::contract(),

@@ -9,6 +9,7 @@ pub(crate) mod misspelt;
 mod policy;
 mod said;
 mod selector;
+mod unusable;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::yaml;
 pub use policy::Policy;
 pub use selector::Selector;
+pub use unusable::Unusable;
 
 /// `apiVersion` of the document.
 pub const API_VERSION: &str = "outrigger.dev/v1alpha1";

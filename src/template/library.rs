@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::packs::{Pack, overlay_values};
 use super::{RenderError, Templates, schema};
-use crate::settings::misspelt;
+use crate::settings::{Unusable, misspelt};
 
 /// The key that all packs share.
 const GLOBAL: &str = "global";
@@ -53,19 +53,24 @@ impl Library {
     ///
     /// # Errors
     /// A pack that cannot be loaded, two of one name, a template that does not compile, values that a pack's schema
-    /// refuses: one line a problem.
-    pub fn load(sources: &Sources) -> Result<(Self, Map<String, Value>), String> {
-        let main = Pack::load(sources.pack).map_err(|e| e.to_string())?;
-        let further = sources.further.iter().map(|pack| Pack::load(pack).map_err(|e| e.to_string()));
+    /// refuses: each under the field of the settings that has it.
+    pub fn load(sources: &Sources) -> Result<(Self, Map<String, Value>), Unusable> {
+        let load = |field, pack| Pack::load(pack).map_err(|e| Unusable::new(field, e.to_string()));
+        let main = load("pack", sources.pack)?;
+        let further = sources.further.iter().map(|pack| load("packs", pack));
         let further = further.collect::<Result<Vec<_>, _>>()?;
         let of_main = of_main(sources.values, &further);
         let warnings = misspelt::in_values(&of_main, &main.values);
-        let values = merged(&main, of_main, sources)?;
-        let main = Templates::compile(&main, sources.templates).map_err(|e| e.to_string())?;
+        let values = merged(&main, "values", of_main, sources)?;
+        let main = Templates::compile(&main, sources.templates).map_err(|e| {
+            let field = if sources.templates.contains_key(&e.name) { "templates" } else { "pack" };
+            Unusable::new(field, e.to_string())
+        })?;
         let mut library = Self { names: main.names().to_vec(), main, further: Vec::new(), warnings };
         for pack in further {
             if library.further.iter().any(|known| known.name == pack.name) {
-                return Err(format!("packs: there are two of the name {:?}; rename one of them", pack.name));
+                let problem = format!("there are two of the name {:?}; rename one of them", pack.name);
+                return Err(Unusable::new("packs", problem));
             }
             let further = compile_further(pack, &values, sources)?;
             let names = further.templates.names().iter().map(|name| format!("{}/{name}", further.name));
@@ -108,13 +113,16 @@ fn of_main(values: &Map<String, Value>, further: &[Pack]) -> Map<String, Value> 
     values
 }
 
-fn compile_further(pack: Pack, main: &Map<String, Value>, sources: &Sources) -> Result<Further, String> {
-    let of_pack = |e: String| format!("pack {:?}: {e}", pack.name);
-    let templates = Templates::compile(&pack, &BTreeMap::new()).map_err(|e| of_pack(e.to_string()))?;
+fn compile_further(pack: Pack, main: &Map<String, Value>, sources: &Sources) -> Result<Further, Unusable> {
+    let templates = Templates::compile(&pack, &BTreeMap::new())
+        .map_err(|e| Unusable::new("packs", format!("{:?}: {e}", pack.name)))?;
+    let field = format!("values.{}", pack.name);
     let mut given = match sources.values.get(&pack.name) {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(given)) => given.clone(),
-        Some(other) => return Err(format!("values.{}: {other} is no object", pack.name)),
+        Some(other) => {
+            return Err(Unusable::new(field, format!("is {other}, and must be an object: name: value")));
+        }
     };
     if let Some(Value::Object(global)) = main.get(GLOBAL) {
         let own = given.entry(GLOBAL).or_insert_with(|| Value::Object(Map::new()));
@@ -124,19 +132,25 @@ fn compile_further(pack: Pack, main: &Map<String, Value>, sources: &Sources) -> 
             *own = all;
         }
     }
-    let values = merged(&pack, given, sources)?;
+    let values = merged(&pack, &field, given, sources)?;
     Ok(Further { name: pack.name, templates, values })
 }
 
-/// A pack's values: the operator's over its defaults.
-fn merged(pack: &Pack, given: Map<String, Value>, sources: &Sources) -> Result<Map<String, Value>, String> {
+/// A pack's values: the operator's, which stand under `field` of the settings, over its defaults.
+fn merged(
+    pack: &Pack,
+    field: &str,
+    given: Map<String, Value>,
+    sources: &Sources,
+) -> Result<Map<String, Value>, Unusable> {
     let mut values = pack.values.clone();
     overlay_values(&mut values, given);
     if let Some(schema) = pack.schema.as_ref().filter(|_| sources.strict) {
         schema::check(schema, &values).map_err(|problems| {
-            let lines: Vec<String> =
-                problems.iter().map(|problem| format!("pack {:?}: {problem}", pack.name)).collect();
-            lines.join("\n")
+            let problems = problems.into_iter().map(|(path, problem)| {
+                (format!("{field}{path}"), format!("{problem} (by the schema of pack {:?})", pack.name))
+            });
+            Unusable::several(problems.collect())
         })?;
     }
     Ok(values)

@@ -87,7 +87,7 @@ pub struct Pack {
 
 /// Why a pack cannot be loaded: the pack, the file, what is wrong.
 #[derive(Debug, thiserror::Error)]
-#[error("pack {pack:?}: {message}")]
+#[error("{pack:?}: {message}")]
 pub struct Error {
     /// Name or folder.
     pub pack: String,

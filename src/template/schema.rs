@@ -2,6 +2,7 @@
 //!
 //! Source: <https://helm.sh/docs/topics/charts/#schema-files>
 
+use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value};
 
 /// The most problems that are told at once.
@@ -10,14 +11,27 @@ const MOST: usize = 10;
 /// Checks values by a schema. Nothing is fetched: a `$ref` leads to the schema itself or nowhere.
 ///
 /// # Errors
-/// One line a problem, each with the value's path: `values.port: "x" is not of type "integer"`.
-pub(super) fn check(schema: &Value, values: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let validator = jsonschema::validator_for(schema)
-        .map_err(|e| vec![format!("values.schema.json is no JSON schema that can be used: {e}")])?;
+/// For each problem the value's path below the values (`.port`) and what is wrong (`"x" is not of type "integer"`).
+pub(super) fn check(schema: &Value, values: &Map<String, Value>) -> Result<(), Vec<(String, String)>> {
+    let validator = jsonschema::validator_for(schema).map_err(|e| {
+        vec![(String::new(), format!("values.schema.json is no JSON schema that can be used: {e}"))]
+    })?;
     let values = Value::Object(values.clone());
-    let problems = validator.iter_errors(&values).take(MOST).map(|e| {
+    let problems = validator.iter_errors(&values).take(MOST).flat_map(|e| {
         let path: String = e.instance_path().to_string().replace('/', ".");
-        format!("values{path}: {e}")
+        match e.kind() {
+            // The validator's own words leave out all but two.
+            ValidationErrorKind::Enum { options } => {
+                let options: Vec<String> =
+                    options.as_array().into_iter().flatten().map(Value::to_string).collect();
+                vec![(path, format!("{} is not one of {}", e.instance(), options.join(", ")))]
+            }
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                let unknown = "there is no such value; mend its name, or take it out";
+                unexpected.iter().map(|name| (format!("{path}.{name}"), unknown.to_owned())).collect()
+            }
+            _ => vec![(path, e.to_string())],
+        }
     });
     match problems.collect::<Vec<_>>() {
         problems if problems.is_empty() => Ok(()),
@@ -38,23 +52,23 @@ mod tests {
         assert_eq!(check(json!({"port": 1, "pull": ""})), Ok(()));
         let problems =
             check(json!({"port": "x", "pull": "Alway", "prot": 1, "deep": {"list": ["a", 2]}})).unwrap_err();
-        let starts = [
-            "values.port: \"x\" is not of type",
-            "values.pull: \"Alway\"",
-            "values: ",
-            "values.deep.list.1: 2",
+        let wanted = [
+            (".port", "\"x\" is not of type"),
+            (".pull", "\"Alway\" is not one of \"\", \"Always\""),
+            (".prot", "there is no such value"),
+            (".deep.list.1", "2"),
         ];
-        for start in starts {
-            assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
+        for (path, what) in wanted {
+            let found = problems.iter().any(|(at, problem)| at == path && problem.contains(what));
+            assert!(found, "{path}: {problems:?}");
         }
-        assert!(problems.iter().any(|problem| problem.contains("prot")), "{problems:?}");
     }
 
     #[test]
     fn a_schema_that_leads_elsewhere_is_refused() {
         let schema = json!({"$ref": "https://schemas.example/x.json"});
-        assert!(
-            check(&schema, &Map::new()).unwrap_err()[0].starts_with("values.schema.json is no JSON schema")
-        );
+        let (path, problem) = check(&schema, &Map::new()).unwrap_err().remove(0);
+        assert_eq!(path, "");
+        assert!(problem.starts_with("values.schema.json is no JSON schema"), "{problem}");
     }
 }

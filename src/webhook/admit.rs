@@ -145,14 +145,26 @@ fn notice(request: &Request, admission: &Admission) -> Option<Notice> {
     let (happening, message) = match admission {
         Admission::Patched(patched) if patched.patch().is_some() => {
             let decision = patched.decision();
-            (Happening::Injected, format!("{}: {}", decision.reason.code(), decision.because))
+            let (because, code) = (&decision.because, decision.reason.code());
+            (Happening::Injected, format!("a sidecar was injected: {because} ({code})"))
         }
         Admission::Patched(patched) => {
-            (Happening::Skipped, patched.decision().warnings().into_iter().next()?)
+            let decision = patched.decision();
+            let remark = decision.remarks().into_iter().next()?;
+            let remedy = decision.reason.remedy().filter(|_| decision.asked);
+            (Happening::Skipped, remedy.map_or(remark.clone(), |remedy| format!("{remark}; {remedy}")))
         }
-        Admission::Refused { message } | Admission::Failed(Failure::Internal(message)) => {
-            (Happening::Failed, message.clone())
+        // What to do comes first: the error may be longer than an Event.
+        Admission::Refused { message } => {
+            (Happening::Failed, format!("the pod was refused until its author mends it: {message}"))
         }
+        Admission::Failed(Failure::Internal(message)) => (
+            Happening::Failed,
+            format!(
+                "no sidecar could be made until the mesh's operator mends settings or templates, and failurePolicy decides \
+                 whether the pod comes in without one: {message}"
+            ),
+        ),
         Admission::NotOurs { .. } | Admission::Failed(Failure::Malformed(_)) => return None,
     };
     happening.notice(request, message)
@@ -234,5 +246,59 @@ fn log(request: &Request, admission: &Admission, began: Instant) {
         }
         // The router logs what it turns away.
         Admission::Failed(Failure::Malformed(_)) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    /// Reason and message of the Event about a pod.
+    fn event(settings: &str, label: &str, spec: serde_json::Value) -> Option<(&'static str, String)> {
+        let injector = Injector::new(Settings::parse(settings, "test").unwrap()).unwrap();
+        let metadata = json!({"name": "web", "labels": {"sidecar.istio.io/inject": label}});
+        let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {
+            "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
+            "namespace": "shop", "object": {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec},
+        }});
+        let text = review.to_string();
+        let review = Review::parse(text.as_bytes()).unwrap();
+        let admission = decide(&injector, &Around::default(), &review.request, "");
+        notice(&review.request, &admission).map(|notice| (notice.reason, notice.message))
+    }
+
+    #[test]
+    fn events_say_what_why_and_what_to_do() {
+        let app = json!({"containers": [{"name": "app", "image": "app"}]});
+        let on_node = json!({"hostNetwork": true, "containers": app["containers"]});
+        let no_pod = json!({"containers": 1});
+        let because = "the pod's label sidecar.istio.io/inject is \"true\"";
+        let injected = format!("a sidecar was injected: {because} (inject_label_true)");
+        assert_eq!(event("", "true", app.clone()), Some(("SidecarInjected", injected)));
+        let (reason, message) = event("", "true", on_node).unwrap();
+        assert_eq!(reason, "SidecarNotInjected");
+        assert!(message.starts_with("no sidecar was injected although "), "{message}");
+        assert!(
+            message.ends_with("(host_network_enabled); take hostNetwork away, or what asks for a sidecar"),
+            "{message}"
+        );
+        let (reason, message) = event("policy: disabled", "yes", app.clone()).unwrap();
+        assert_eq!(reason, "SidecarNotInjected");
+        assert!(message.ends_with("has no effect; use \"true\" or \"false\""), "{message}");
+        let (reason, message) = event("", "true", no_pod).unwrap();
+        assert_eq!(reason, "SidecarInjectionFailed");
+        assert!(
+            message.starts_with("the pod was refused until its author mends it: pod shop/web"),
+            "{message}"
+        );
+        let broken = "templates: {sidecar: \"a: {{values.nope}}\"}";
+        let (reason, message) = event(broken, "true", app.clone()).unwrap();
+        assert_eq!(reason, "SidecarInjectionFailed");
+        assert!(message.starts_with("no sidecar could be made until the mesh's operator mends"), "{message}");
+        assert!(message.contains("\"values.nope\" is not set"), "{message}");
+        assert_eq!(event("", "false", app), None);
     }
 }

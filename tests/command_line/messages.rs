@@ -31,6 +31,10 @@ fn files() -> tempfile::TempDir {
         ("text.txt", "hello"),
         ("config", KUBECONFIG),
         ("broken", "a: ["),
+        ("pack.yaml", "pack: nope"),
+        ("template.yaml", "defaultTemplates: [nope]\naliases: {both: [sidecar]}"),
+        ("mesh.yaml", "meshConfig: {defaultConfig: {drainDuration: 45}}"),
+        ("values.yaml", "values: {imagePullPolicy: Alway, images: {prxy: x}}"),
         ("cut.crt", &cut),
         ("noise.crt", noise),
         ("ca.crt", ""),
@@ -322,7 +326,44 @@ fn templates_packs_and_files_are_named_as_they_were_typed() {
         (
             &["inject", "-f", "DIR/pod.yaml", "--pack", "nope"],
             1,
-            error("pack \"nope\": there is no such pack, folder or file; the packs are istio, linkerd-daemonset, outrigger"),
+            error("--pack: \"nope\": there is no such pack, folder or file; the packs are istio, linkerd-daemonset, outrigger"),
+        ),
+        (
+            &["inject", "-f", "DIR/pod.yaml", "--config", "DIR/pack.yaml"],
+            1,
+            error(
+                "DIR/pack.yaml: pack: \"nope\": there is no such pack, folder or file; the packs are istio, \
+                 linkerd-daemonset, outrigger",
+            ),
+        ),
+        (
+            &["serve", "--config", "DIR/pack.yaml"],
+            1,
+            error(
+                "DIR/pack.yaml: pack: \"nope\": there is no such pack, folder or file; the packs are istio, \
+                 linkerd-daemonset, outrigger",
+            ),
+        ),
+        (
+            &["inject", "-f", "DIR/pod.yaml", "--config", "DIR/template.yaml"],
+            1,
+            error("DIR/template.yaml: defaultTemplates: there is no template \"nope\"; have sidecar, both"),
+        ),
+        (
+            &["inject", "-f", "DIR/pod.yaml", "--config", "DIR/mesh.yaml"],
+            1,
+            error(
+                "DIR/mesh.yaml: meshConfig.defaultConfig.drainDuration: is 45, and must be a duration, such as 45s",
+            ),
+        ),
+        (
+            &["inject", "-f", "DIR/pod.yaml", "--config", "DIR/values.yaml"],
+            1,
+            error(
+                "DIR/values.yaml: values.images.prxy: there is no such value; mend its name, or take it out (by the schema of \
+                 pack \"outrigger\")\nDIR/values.yaml: values.imagePullPolicy: \"Alway\" is not one of \"\", \"Always\", \
+                 \"IfNotPresent\", \"Never\", null (by the schema of pack \"outrigger\")",
+            ),
         ),
         (
             &["inject", "-f", "DIR/pod.yaml", "--values", "DIR/text.txt"],

@@ -47,7 +47,7 @@ fn bad_settings_are_refused_with_their_place() {
             "error: cannot read the settings /no/such/file: No such file".to_owned(),
         ),
         (vec!["--values", &list], format!("error: --values: {list}: is no object; write name: value in it")),
-        (vec!["--pack", "no-such-pack"], "error: pack \"no-such-pack\": ".to_owned()),
+        (vec!["--pack", "no-such-pack"], "error: --pack: \"no-such-pack\": ".to_owned()),
     ] {
         let run = outrigger_reads(&[&["inject", "-f", "-"][..], &arguments].concat(), &pod("p", ""));
         assert_eq!((run.code, run.out.as_str()), (1, ""), "{arguments:?}");

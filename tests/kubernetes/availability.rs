@@ -93,7 +93,7 @@ fn what_came_of_pods_is_told_on_their_owner() {
     namespace.create_object(&deployment("web", json!({}), false));
     namespace.create_object(&deployment("node", json!({"sidecar.istio.io/inject": "true"}), true));
     for (app, kind, reason, message) in [
-        ("web", "Normal", "SidecarInjected", "policy_enabled: "),
+        ("web", "Normal", "SidecarInjected", "(policy_enabled)"),
         ("node", "Warning", "SidecarNotInjected", "host_network"),
     ] {
         let set = until("a ReplicaSet", || {

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 pub(super) use check::{listeners, listeners_with, port_is_free};
 use serde_json::{Map, Value, json};
 
-use crate::settings::misspelt;
+use crate::settings::{Unusable, misspelt};
 use crate::yaml;
 
 /// The mesh's port for merged metrics and probes where nothing else is said.
@@ -50,12 +50,20 @@ pub(super) struct MeshDefaults {
 
 impl MeshDefaults {
     /// Reads `defaultConfig` of the mesh configuration.
-    pub(super) fn new(default_config: &Value) -> Result<Self, String> {
+    pub(super) fn new(default_config: &Value) -> Result<Self, Unusable> {
+        const FIELD: &str = "meshConfig.defaultConfig";
+        let read = |keep_zero| {
+            read::object(default_config.clone(), schema::PROXY_CONFIG, keep_zero).map_err(|istios| {
+                let mistake = read::mistake(default_config, schema::PROXY_CONFIG);
+                let (path, problem) = mistake.unwrap_or((String::new(), istios));
+                Unusable::new(format!("{FIELD}{path}"), problem)
+            })
+        };
         let mut written = BUILT_IN.clone();
-        overlay(&mut written, read::object(default_config.clone(), schema::PROXY_CONFIG, true)?);
+        overlay(&mut written, read(true)?);
         let mut effective = BUILT_IN.clone();
-        overlay(&mut effective, read::object(default_config.clone(), schema::PROXY_CONFIG, false)?);
-        listeners(&effective)?;
+        overlay(&mut effective, read(false)?);
+        listeners(&effective).map_err(|e| Unusable::new(FIELD, e))?;
         Ok(Self { written, effective })
     }
 }
@@ -138,17 +146,51 @@ mod tests {
 
     #[test]
     fn ports_of_other_listeners_cannot_be_chosen() {
-        let mesh = |config: Value| MeshDefaults::new(&config).unwrap_err();
+        let mesh = |config: Value| MeshDefaults::new(&config).unwrap_err().to_string();
         assert_eq!(
             mesh(json!({"proxyAdminPort": 15001})),
-            "proxyAdminPort is 15001, the sidecar's port for outbound traffic: choose another"
+            "meshConfig.defaultConfig: proxyAdminPort is 15001, the sidecar's port for outbound traffic: choose another"
         );
         assert_eq!(
             mesh(json!({"proxyAdminPort": 15020})),
-            "proxyAdminPort and statusPort are both 15020: give each its own"
+            "meshConfig.defaultConfig: proxyAdminPort and statusPort are both 15020: give each its own"
         );
         // A zero is nothing said.
         assert!(mesh(json!({"proxyAdminPort": 15020, "statusPort": 0})).contains("are both 15020"));
+    }
+
+    #[test]
+    fn the_meshs_author_is_told_the_field_its_value_and_what_it_must_be() {
+        for (config, message) in [
+            (json!("x"), ": is \"x\", and must be an object: name: value"),
+            (json!({"drainDuration": 45}), ".drainDuration: is 45, and must be a duration, such as 45s"),
+            (
+                json!({"drainDuration": "soon"}),
+                ".drainDuration: is \"soon\", and must be a duration, such as 45s",
+            ),
+            (json!({"concurrency": "x"}), ".concurrency: is \"x\", and must be a whole number"),
+            (
+                json!({"proxy_admin_port": 1.5}),
+                ".proxyAdminPort: is 1.5, and must be a whole number from -2147483648 to 2147483647",
+            ),
+            (json!({"meshId": [1]}), ".meshId: is a list, and must be a string; write it in quotes"),
+            (
+                json!({"interceptionMode": "SOME"}),
+                ".interceptionMode: is \"SOME\", and must be one of REDIRECT, TPROXY",
+            ),
+            (json!({"tracing": {"sampling": "x"}}), ".tracing.sampling: is \"x\", and must be a number"),
+            (
+                json!({"proxyMetadata": {"A": "1", "B": 2}}),
+                ".proxyMetadata.B: is 2, and must be a string; write it in quotes",
+            ),
+            (
+                json!({"extraStatTags": ["a", true]}),
+                ".extraStatTags[1]: is true, and must be a string; write it in quotes",
+            ),
+        ] {
+            let error = MeshDefaults::new(&config).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("meshConfig.defaultConfig{message}")), "{config}: {error}");
+        }
     }
 
     #[test]

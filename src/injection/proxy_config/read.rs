@@ -28,6 +28,62 @@ pub(super) fn object(value: Value, fields: Fields, keep_zero: bool) -> Result<Ma
     Ok(read)
 }
 
+/// The first field that [`object`] refuses, for whoever wrote the mesh configuration: its path (`.tracing.sampling`, empty
+/// where it is the whole) and what is wrong with it. A pod's author gets the words of Istio, as in Istio.
+pub(super) fn mistake(value: &Value, fields: Fields) -> Option<(String, String)> {
+    let given = match value {
+        Value::Null => return None,
+        Value::Object(given) => given,
+        other => return Some((String::new(), must_be(other, "an object: name: value"))),
+    };
+    fields.iter().find_map(|(name, of)| {
+        let value = given.get(*name).or_else(|| given.get(&snake_case(name)))?;
+        let (path, problem) = match (of, value) {
+            (_, Value::Null) => None,
+            (Type::Message(fields), value) => mistake(value, fields),
+            (Type::Texts, Value::Array(items)) => {
+                let other = items.iter().enumerate().find(|(_, item)| !item.is_string());
+                other.map(|(i, item)| (format!("[{i}]"), must_be(item, &wanted(Type::Text))))
+            }
+            (Type::TextMap, Value::Object(items)) => {
+                let other = items.iter().find(|(_, item)| !item.is_string());
+                other.map(|(key, item)| (format!(".{key}"), must_be(item, &wanted(Type::Text))))
+            }
+            (of, value) => {
+                let refused = field(value.clone(), *of, false).is_err();
+                refused.then(|| (String::new(), must_be(value, &wanted(*of))))
+            }
+        }?;
+        Some((format!(".{name}{path}"), problem))
+    })
+}
+
+fn must_be(value: &Value, wanted: &str) -> String {
+    match value {
+        Value::Array(_) => format!("is a list, and must be {wanted}"),
+        Value::Object(_) => format!("is an object, and must be {wanted}"),
+        value => format!("is {value}, and must be {wanted}"),
+    }
+}
+
+/// What a field of this type must be.
+fn wanted(of: Type) -> String {
+    let whole = |least: i64, most: i64| format!("a whole number from {least} to {most}");
+    let fixed = match of {
+        Type::Int32 | Type::OptionalInt32 => return whole(i32::MIN.into(), i32::MAX.into()),
+        Type::UInt32 => return whole(0, u32::MAX.into()),
+        Type::OptionalInt64 => return whole(i64::MIN, i64::MAX),
+        Type::Enum(names) => return format!("one of {}", names.join(", ")),
+        Type::Text => "a string; write it in quotes",
+        Type::Bool | Type::OptionalBool => "true or false",
+        Type::Double => "a number",
+        Type::Duration => "a duration, such as 45s",
+        Type::Texts => "a list of strings",
+        Type::TextMap | Type::Message(_) | Type::Any => "an object: name: value",
+    };
+    fixed.to_owned()
+}
+
 fn field(value: Value, of: Type, keep_zero: bool) -> Result<Option<Value>, String> {
     let zero = |is_zero: bool, value: Value| Ok((keep_zero || !is_zero).then_some(value));
     match of {
