@@ -61,15 +61,11 @@ impl ClusterFlags {
         if name.contains('/') {
             return Err(format!("{pod:?} is no pod; give its name, or pod/NAME, and its namespace by -n"));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
-        runtime.block_on(async {
-            let which = Which { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
-            let cluster = Cluster::find(&which).await.map_err(said)?;
-            let namespace = namespace.unwrap_or(&cluster.namespace);
-            let running = Running::read(&cluster, namespace, name).await.map_err(said)?;
-            Ok(Found { running, settings: settings(&cluster).await?, place: cluster.to_string() })
-        })
+        let (running, settings, place) = self.ask(async |cluster| {
+            let running = Running::read(cluster, namespace.unwrap_or(&cluster.namespace), name).await?;
+            Ok((running, settings(cluster).await, cluster.to_string()))
+        })?;
+        Ok(Found { running, settings: settings?, place })
     }
 }
 

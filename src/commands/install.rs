@@ -57,7 +57,7 @@ pub(crate) struct Install {
     parts: Vec<Part>,
     /// YAML documents, or a List in JSON
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "yaml", help_heading = "Output")]
-    output: OutputFlag,
+    output: Format,
     /// Apply it (server-side, as field manager outrigger), and wait until a pod comes back injected
     #[arg(long, help_heading = "Cluster")]
     apply: bool,
@@ -92,7 +92,7 @@ pub(super) struct InstallationFlags {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputFlag {
+enum Format {
     Yaml,
     Json,
 }
@@ -121,8 +121,8 @@ impl Install {
         if !self.apply && self.dry_run.is_none() {
             let objects = made(tag.as_ref(), &options)?;
             let text = match self.output {
-                OutputFlag::Yaml => installation::yaml(&objects),
-                OutputFlag::Json => format!("{:#}\n", installation::json(&objects)),
+                Format::Yaml => installation::yaml(&objects),
+                Format::Json => format!("{:#}\n", installation::json(&objects)),
             };
             return output::write(None, text.as_bytes());
         }

@@ -98,7 +98,7 @@ impl SettingsFlags {
         let mut settings = match &self.config {
             Some(file) => {
                 let pack = self.packs.first().map(String::as_str);
-                Settings::load_for(file, pack).map_err(|e| e.to_string())?
+                Settings::load(file, pack).map_err(|e| e.to_string())?
             }
             None => otherwise(),
         };

@@ -23,12 +23,12 @@ pub use selector::Selector;
 pub use unusable::Unusable;
 
 /// `apiVersion` of the document.
-pub const API_VERSION: &str = "outrigger.dev/v1alpha1";
+const API_VERSION: &str = "outrigger.dev/v1alpha1";
 /// `kind` of the document.
-pub const KIND: &str = "InjectorConfig";
+const KIND: &str = "InjectorConfig";
 
 /// Namespaces that are never injected: the cluster's own.
-pub const EXEMPT_NAMESPACES: [&str; 4] =
+pub(crate) const EXEMPT_NAMESPACES: [&str; 4] =
     ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
 /// Namespace of the installation, where nothing else is said.
 pub const INSTALLATION_NAMESPACE: &str = "outrigger-system";
@@ -202,24 +202,16 @@ impl Default for Settings {
 
 impl Settings {
     /// Whether pods are captured from the node, by the CNI plugin: `values.pilot.cni.enabled`, as Istio calls it.
-    pub fn captures_by_cni(&self) -> bool {
+    pub(crate) fn captures_by_cni(&self) -> bool {
         self.values.get("pilot").is_some_and(|pilot| pilot["cni"]["enabled"] == true)
     }
 
-    /// Reads and validates a file.
+    /// Reads and validates a file. `pack`: a pack that was named elsewhere; it goes over the document's, and stands for the
+    /// Go templates of a ConfigMap that an Istio installation left.
     ///
     /// # Errors
     /// The file cannot be read, or [`Settings::parse`] refuses it.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        Self::load_for(path, None)
-    }
-
-    /// [`Settings::load`], where a pack was named elsewhere: it goes over the document's, and stands for the Go
-    /// templates of a ConfigMap that an Istio installation left.
-    ///
-    /// # Errors
-    /// As [`Settings::load`].
-    pub fn load_for(path: &Path, pack: Option<&str>) -> Result<Self, Error> {
+    pub fn load(path: &Path, pack: Option<&str>) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         Self::parse_for(&text, &path.display().to_string(), pack)
@@ -235,11 +227,8 @@ impl Settings {
         Self::parse_for(text, place, None)
     }
 
-    /// [`Settings::parse`], where a pack was named elsewhere: see [`Settings::load_for`].
-    ///
-    /// # Errors
-    /// As [`Settings::parse`].
-    pub fn parse_for(text: &str, place: &str, pack: Option<&str>) -> Result<Self, Error> {
+    /// [`Settings::parse`], where a pack was named elsewhere, as for [`Settings::load`].
+    fn parse_for(text: &str, place: &str, pack: Option<&str>) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Invalid { place: place.to_owned(), problems: vec![problem] };
         let (mut value, positions) = yaml::parse_with_positions(text).map_err(|e| refuse(e.to_string()))?;
         if value.is_null() {
@@ -300,17 +289,17 @@ impl Settings {
     }
 
     /// Whether pods of this namespace are never injected: the cluster's own, and the installation's.
-    pub fn is_exempt(&self, namespace: &str) -> bool {
+    pub(crate) fn is_exempt(&self, namespace: &str) -> bool {
         EXEMPT_NAMESPACES.contains(&namespace) || namespace == self.installation_namespace
     }
 
     /// Whether sidecars are native ones, by setting and version; a pod's annotation may say otherwise.
-    pub fn native_sidecars(&self) -> bool {
+    pub(crate) fn native_sidecars(&self) -> bool {
         self.native_sidecars_since(NATIVE_SIDECARS_SINCE)
     }
 
     /// [`Self::native_sidecars`], for a pack that wants another version.
-    pub fn native_sidecars_since(&self, since: KubernetesVersion) -> bool {
+    pub(crate) fn native_sidecars_since(&self, since: KubernetesVersion) -> bool {
         match self.native_sidecars {
             NativeSidecars::True => true,
             NativeSidecars::False => false,
@@ -364,7 +353,7 @@ impl Settings {
 
 /// Kubernetes has native sidecars on by default since this version
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>).
-pub const NATIVE_SIDECARS_SINCE: KubernetesVersion = KubernetesVersion { major: 1, minor: 29 };
+pub(crate) const NATIVE_SIDECARS_SINCE: KubernetesVersion = KubernetesVersion { major: 1, minor: 29 };
 
 /// A path of serde's as people write it (`a.b[0]`) and as a JSON pointer.
 fn field_path(path: &serde_path_to_error::Path) -> (String, String) {

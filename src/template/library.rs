@@ -18,7 +18,7 @@ const GLOBAL: &str = "global";
 
 /// Packs, compiled.
 #[derive(Debug)]
-pub struct Library {
+pub(crate) struct Library {
     main: Templates,
     further: Vec<Further>,
     names: Vec<String>,
@@ -35,17 +35,17 @@ struct Further {
 
 /// What a library is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     /// The main pack.
-    pub pack: &'a str,
+    pub(crate) pack: &'a str,
     /// Further packs.
-    pub further: &'a [String],
+    pub(crate) further: &'a [String],
     /// The operator's own templates, which win over the main pack's.
-    pub templates: &'a BTreeMap<String, String>,
+    pub(crate) templates: &'a BTreeMap<String, String>,
     /// The operator's values.
-    pub values: &'a Map<String, Value>,
+    pub(crate) values: &'a Map<String, Value>,
     /// Whether values must hold to the packs' schemas.
-    pub strict: bool,
+    pub(crate) strict: bool,
 }
 
 impl Library {
@@ -54,7 +54,7 @@ impl Library {
     /// # Errors
     /// A pack that cannot be loaded, two of one name, a template that does not compile, values that a pack's schema
     /// refuses: each under the field of the settings that has it.
-    pub fn load(sources: &Sources) -> Result<(Self, Map<String, Value>), Unusable> {
+    pub(crate) fn load(sources: &Sources) -> Result<(Self, Map<String, Value>), Unusable> {
         let load = |field, pack| Pack::load(pack).map_err(|e| Unusable::new(field, e.to_string()));
         let main = load("pack", sources.pack)?;
         let further = sources.further.iter().map(|pack| load("packs", pack));
@@ -82,12 +82,12 @@ impl Library {
     }
 
     /// The names of the templates, sorted.
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
     /// What is odd about the values.
-    pub fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
@@ -95,7 +95,7 @@ impl Library {
     ///
     /// # Errors
     /// [`RenderError`].
-    pub fn render(&self, name: &str, data: &Context) -> Result<Value, RenderError> {
+    pub(crate) fn render(&self, name: &str, data: &Context) -> Result<Value, RenderError> {
         let Some((pack, template)) = name.split_once('/') else { return self.main.render(name, data) };
         let Some(pack) = self.further.iter().find(|further| further.name == pack) else {
             return self.main.render(name, data);

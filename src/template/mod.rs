@@ -21,7 +21,7 @@ use handlebars::{Context, Handlebars, Template};
 use serde_json::Value;
 
 pub use helpers::{FUNCTIONS, Function};
-pub use library::{Library, Sources};
+pub(crate) use library::{Library, Sources};
 use packs::Pack;
 use slots::Shape;
 
@@ -35,26 +35,26 @@ const MAX_SKELETON: usize = 64 << 10;
 /// Why templates do not compile: the template, the line, the column, and what is wrong there.
 #[derive(Debug, thiserror::Error)]
 #[error("template {name:?}: {message}")]
-pub struct CompileError {
+pub(crate) struct CompileError {
     /// The template, or partial.
-    pub name: String,
+    pub(crate) name: String,
     /// `line 3, column 7: …`
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// Why a template does not render.
 #[derive(Debug, thiserror::Error)]
 #[error("template {name:?}: {message}")]
-pub struct RenderError {
+pub(crate) struct RenderError {
     /// The template.
-    pub name: String,
+    pub(crate) name: String,
     /// What went wrong, with line and column where known.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A pack's templates and the operator's own, compiled.
 #[derive(Debug)]
-pub struct Templates {
+pub(crate) struct Templates {
     registry: Handlebars<'static>,
     names: Vec<String>,
     shapes: RwLock<HashMap<String, Arc<Shape>>>,
@@ -65,7 +65,7 @@ impl Templates {
     ///
     /// # Errors
     /// [`CompileError`].
-    pub fn compile(pack: &Pack, more: &BTreeMap<String, String>) -> Result<Self, CompileError> {
+    pub(crate) fn compile(pack: &Pack, more: &BTreeMap<String, String>) -> Result<Self, CompileError> {
         let mut registry = Handlebars::new();
         registry.set_strict_mode(true);
         registry.register_escape_fn(slots::text);
@@ -100,7 +100,7 @@ impl Templates {
     }
 
     /// The names of the templates, sorted.
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
@@ -108,7 +108,7 @@ impl Templates {
     ///
     /// # Errors
     /// [`RenderError`].
-    pub fn render(&self, name: &str, data: &Context) -> Result<Value, RenderError> {
+    pub(crate) fn render(&self, name: &str, data: &Context) -> Result<Value, RenderError> {
         let error = |message: String| RenderError { name: name.to_owned(), message };
         let mut output = Bounded(Vec::with_capacity(16 << 10));
         if self.registry.render_with_context_to_write(&inline_key(name), data, &mut output).is_err() {

@@ -72,27 +72,27 @@ const BUILT_IN: &[(&str, &[File])] = &[
 
 /// Templates, partials and default values.
 #[derive(Debug, Default, Clone)]
-pub struct Pack {
+pub(crate) struct Pack {
     /// What it is called: its own name, its folder's, its ConfigMap's.
-    pub name: String,
+    pub(crate) name: String,
     /// Templates by name, as text.
-    pub templates: BTreeMap<String, String>,
+    pub(crate) templates: BTreeMap<String, String>,
     /// Partials by name, as text.
-    pub partials: BTreeMap<String, String>,
+    pub(crate) partials: BTreeMap<String, String>,
     /// The values that templates see where the operator gives no others.
-    pub values: Map<String, Value>,
+    pub(crate) values: Map<String, Value>,
     /// The JSON schema of the values; `None` where everything goes.
-    pub schema: Option<Value>,
+    pub(crate) schema: Option<Value>,
 }
 
 /// Why a pack cannot be loaded: the pack, the file, what is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("{pack:?}: {message}")]
-pub struct Error {
+pub(crate) struct Error {
     /// Name or folder.
-    pub pack: String,
+    pub(crate) pack: String,
     /// What is wrong.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Pack {
@@ -102,7 +102,7 @@ impl Pack {
     /// # Errors
     /// There is no such pack, folder or file; a file cannot be read; the values or their schema are no object; there
     /// is no template.
-    pub fn load(pack: &str) -> Result<Self, Error> {
+    pub(crate) fn load(pack: &str) -> Result<Self, Error> {
         let error = |message: String| Error { pack: pack.to_owned(), message };
         let (name, files) = files(pack).map_err(error)?;
         Self::from_files(name, files).map_err(error)
@@ -139,7 +139,7 @@ pub type Files = (String, Vec<(String, String)>);
 /// Reads the files of a pack.
 ///
 /// # Errors
-/// As [`Pack::load`], as far as files go.
+/// There is no such pack, folder or file; a file cannot be read, or is no manifest of a ConfigMap.
 pub fn files(pack: &str) -> Result<Files, String> {
     if let Some((name, files)) = BUILT_IN.iter().find(|(known, _)| *known == pack) {
         let files = files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned()));
@@ -206,7 +206,7 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
 
 /// An operator's values over defaults: objects by field, lists and scalars replaced, null takes a default away (as
 /// Helm does, <https://helm.sh/docs/chart_template_guide/values_files/>).
-pub fn overlay_values(defaults: &mut Map<String, Value>, values: Map<String, Value>) {
+pub(super) fn overlay_values(defaults: &mut Map<String, Value>, values: Map<String, Value>) {
     for (key, value) in values {
         match (defaults.get_mut(&key), value) {
             (_, Value::Null) => {
