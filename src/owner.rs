@@ -22,7 +22,7 @@ impl Owner {
     /// The workload behind a pod's controller: the Deployment behind a ReplicaSet, the CronJob behind a Job, the
     /// DeploymentConfig behind a ReplicationController. A pod without `generateName` or without a controller is its
     /// own workload.
-    pub fn of(pod: &Value) -> Self {
+    pub(crate) fn of(pod: &Value) -> Self {
         let metadata = &pod["metadata"];
         let own = || Self::new("v1", "Pod", metadata["name"].as_str().unwrap_or_default());
         if metadata["generateName"].as_str().unwrap_or_default().is_empty() {

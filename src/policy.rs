@@ -1,6 +1,6 @@
 //! Inject, or not: the truth table, pure.
 //!
-//! [`RULES`] are asked in order and the first that answers decides, so that every decision has exactly one
+//! `RULES` are asked in order and the first that answers decides, so that every decision has exactly one
 //! [`Reason`]. The same table, asked to its end, is what `outrigger explain` prints.
 //!
 //! Sources: Istio's injection policy
@@ -51,7 +51,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the rules.
-    pub const ALL: [Reason; 15] = [
+    pub(crate) const ALL: [Reason; 15] = [
         Reason::PolicyOff,
         Reason::HostNetworkEnabled,
         Reason::NamespaceExempt,
@@ -141,11 +141,11 @@ impl Decision {
     }
 
     /// What a user ought to hear about it: injection asked for and not given, a value that has no effect.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.remarks().iter().map(|remark| format!("outrigger: {remark}")).collect()
     }
 
-    /// [`Self::warnings`], where it is said elsewhere that they are ours.
+    /// `warnings`, where it is said elsewhere that they are ours.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if self.asked && !self.inject() {
@@ -164,7 +164,7 @@ impl Decision {
 
 /// What the rules look at.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// The pod, or a pod template: an object with `metadata` and `spec`.
     pub pod: &'a Value,
     /// The namespace's name; empty where it is not known.
@@ -200,7 +200,7 @@ type Verdict = Option<(Reason, String)>;
 
 /// One row of the truth table.
 #[derive(Debug)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// What the rule looks at, in a few words.
     pub name: &'static str,
     ask: fn(&Facts, &Settings) -> Verdict,
@@ -222,7 +222,7 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// Inject or not: the first rule of [`RULES`] that answers.
-pub fn decide(facts: &Facts, settings: &Settings) -> Decision {
+pub(crate) fn decide(facts: &Facts, settings: &Settings) -> Decision {
     // The last rule always answers; the fallback keeps the function total.
     let (reason, because) = RULES
         .iter()
@@ -241,7 +241,7 @@ pub fn decide(facts: &Facts, settings: &Settings) -> Decision {
 
 /// Every rule with what it would decide by itself (`None`: it does not apply), in order. The first that
 /// answers is the decision; the later ones show what it overrode.
-pub fn explain(facts: &Facts, settings: &Settings) -> Vec<(&'static str, Option<(Reason, String)>)> {
+pub(crate) fn explain(facts: &Facts, settings: &Settings) -> Vec<(&'static str, Option<(Reason, String)>)> {
     RULES.iter().map(|rule| (rule.name, (rule.ask)(facts, settings))).collect()
 }
 

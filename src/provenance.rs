@@ -15,7 +15,7 @@ use crate::settings::{NativeSidecars, Settings, Unusable};
 use crate::template::packs::Pack;
 
 /// The source of a field that no input changes.
-pub const TEMPLATE: &str = "template";
+pub(crate) const TEMPLATE: &str = "template";
 
 /// One field that injection added, changed or took away.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,7 +26,7 @@ pub struct Field {
     pub value: Option<Value>,
     /// What stood there before; `None` where the field was added.
     pub before: Option<Value>,
-    /// The inputs that it comes from, or [`TEMPLATE`]: `annotation sidecar.istio.io/proxyCPU`, `label app`,
+    /// The inputs that it comes from, or `TEMPLATE`: `annotation sidecar.istio.io/proxyCPU`, `label app`,
     /// `name of the workload`, `value global.tag`, `mesh configuration defaultConfig.drainDuration`, `setting revision`,
     /// `default proxy.image`.
     pub from: Vec<String>,

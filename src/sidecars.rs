@@ -53,7 +53,7 @@ impl Workload {
 
 /// The workloads with pods that want a restart, of `pods` as an API server lists them. `namespace` gives the metadata
 /// of a Namespace. Pods that have ended, or are about to, want nothing.
-pub fn wanting<'a>(
+pub(crate) fn wanting<'a>(
     pods: &[Value],
     injector: &Injector,
     namespace: impl Fn(&str) -> Option<&'a Value>,

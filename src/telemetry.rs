@@ -86,13 +86,13 @@ pub fn log_to_stderr(format: LogFormat, level: &LogLevel) -> Result<(), String> 
 
 /// One label called `reason`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Why {
+pub(crate) struct Why {
     reason: &'static str,
 }
 
 /// One label called `result`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     result: &'static str,
 }
 
@@ -122,7 +122,7 @@ impl ByReason {
     }
 
     /// One more.
-    pub fn inc(&self, reason: &'static str) {
+    pub(crate) fn inc(&self, reason: &'static str) {
         self.0.get_or_create(&Why { reason }).inc();
     }
 }
@@ -342,7 +342,7 @@ impl Metrics {
     }
 
     /// A changed certificate was taken up, or refused.
-    pub fn certificate_reloaded(&self, taken_up: bool) {
+    pub(crate) fn certificate_reloaded(&self, taken_up: bool) {
         let result = if taken_up { "success" } else { "failure" };
         self.certificate_reloads.get_or_create(&Outcome { result }).inc();
     }
@@ -360,7 +360,7 @@ impl Metrics {
         self.settings_reloaded.set(taken_up.into());
     }
 
-    /// The text that Prometheus scrapes, of type [`CONTENT_TYPE`].
+    /// The text that Prometheus scrapes, of type `CONTENT_TYPE`.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
@@ -375,7 +375,7 @@ impl Default for Metrics {
 }
 
 /// The content type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[cfg(test)]
 mod tests {

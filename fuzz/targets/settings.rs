@@ -15,7 +15,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     // Nothing is read from the machine.
     settings.packs.clear();
     settings.warnings();
-    settings.native_sidecars();
     let Ok(injector) = Injector::new(settings) else { return };
     injector.warnings();
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "cart", "labels": {"app": "cart"}},

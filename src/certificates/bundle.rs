@@ -24,7 +24,7 @@ impl Bundle {
     }
 
     /// As PEM.
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         let mut text = String::new();
         for certificate in &self.0 {
             text += "-----BEGIN CERTIFICATE-----\n";
@@ -49,13 +49,13 @@ impl Bundle {
 
     /// These, and then those of `other`.
     #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
+    pub(crate) fn and(&self, other: &Self) -> Self {
         other.0.iter().cloned().fold(self.clone(), Self::with)
     }
 
     /// Those for which `test` holds.
     #[must_use]
-    pub fn only(&self, test: impl Fn(&Self) -> bool) -> Self {
+    pub(crate) fn only(&self, test: impl Fn(&Self) -> bool) -> Self {
         let alone = |certificate: &CertificateDer<'static>| Self(vec![certificate.clone()]);
         Self(self.0.iter().filter(|certificate| test(&alone(certificate))).cloned().collect())
     }
@@ -88,7 +88,7 @@ impl Bundle {
     ///
     /// # Errors
     /// Why it does not.
-    pub fn verify(&self, chain: &[CertificateDer], name: &str, now: i64) -> Result<(), String> {
+    pub(crate) fn verify(&self, chain: &[CertificateDer], name: &str, now: i64) -> Result<(), String> {
         let mut roots = RootCertStore::empty();
         let (_, unusable) = roots.add_parsable_certificates(self.0.iter().cloned());
         if roots.is_empty() {

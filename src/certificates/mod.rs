@@ -75,7 +75,7 @@ impl Identity {
     }
 
     /// The chain in DER, the leaf first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
 

@@ -16,7 +16,7 @@ use crate::telemetry::Metrics;
 use crate::webhook::Namespaces;
 
 /// The installation that this program is a replica of. All its objects have its name, but for the Secret of the
-/// certificate, which is [`Self::secret`].
+/// certificate, named as the certificate is: `NAME-certificate`.
 #[derive(Clone)]
 pub struct Installation {
     /// The cluster, with the namespace of the installation.
@@ -43,12 +43,12 @@ impl Installation {
     }
 
     /// The Secret of the certificate: `outrigger-certificate`.
-    pub fn secret(&self) -> String {
+    pub(crate) fn secret(&self) -> String {
         certificate_secret(&self.name)
     }
 
     /// The names by which API servers call us: of our Service.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         vec![format!("{}.{}.svc", self.name, self.cluster.namespace)]
     }
 

@@ -151,7 +151,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn text(&self, path: &str) -> Result<String, Error> {
+    pub(crate) async fn text(&self, path: &str) -> Result<String, Error> {
         let request = Request::get(path).body(Vec::new()).map_err(|e| self.silent(&e))?;
         self.answered(self.client.request_text(request)).await?.map_err(|e| self.error(path, &e))
     }
@@ -190,7 +190,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::get`]; 409 where its `metadata.resourceVersion` is not the one that is there.
-    pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, Error> {
+    pub(crate) async fn replace(&self, path: &str, object: &Value) -> Result<Value, Error> {
         self.request(Request::put(path).header(CONTENT_TYPE, JSON), path, written(object)).await
     }
 
@@ -211,7 +211,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::get`]; 404 where there is none.
-    pub async fn delete(&self, path: &str) -> Result<Value, Error> {
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Error> {
         self.request(Request::delete(path), path, Vec::new()).await
     }
 

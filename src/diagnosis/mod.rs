@@ -110,7 +110,7 @@ pub fn diagnose(facts: &Facts) -> Vec<Line> {
 
 /// Whether a namespace asks for injection by this installation, by itself or by one of its tags. One that is about to go
 /// takes no pods.
-pub fn asks(namespace: &Value, names: &Names, tags: &[String]) -> bool {
+pub(crate) fn asks(namespace: &Value, names: &Names, tags: &[String]) -> bool {
     let labels = &namespace["metadata"]["labels"];
     if !namespace["metadata"]["deletionTimestamp"].is_null() {
         return false;

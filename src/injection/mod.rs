@@ -185,7 +185,7 @@ impl Injector {
     }
 
     /// The names of the templates that a pod may ask for, sorted.
-    pub fn templates(&self) -> &[String] {
+    pub(crate) fn templates(&self) -> &[String] {
         self.templates.names()
     }
 
@@ -208,7 +208,7 @@ impl Injector {
         policy::decide(&facts(pod, request), &self.settings)
     }
 
-    /// Every rule of the truth table with what it would decide by itself, in order: see [`policy::explain`].
+    /// Every rule of the truth table with what it would decide by itself, in order: see `policy::explain`.
     pub fn rules(&self, pod: &Value, request: &Request) -> Vec<(&'static str, Option<(Reason, String)>)> {
         policy::explain(&facts(pod, request), &self.settings)
     }

@@ -1,6 +1,6 @@
 //! Patches of the pods injected last, for their replicas.
 //!
-//! A patch is kept by all that injection saw when it was made ([`Seen`]): injection has no other input, so that the
+//! A patch is kept by all that injection saw when it was made (`Seen`, in `sent`): injection has no other input, so that the
 //! same text gives the same patch. Settings are an injector's own, and so is what it keeps.
 
 use std::collections::HashMap;

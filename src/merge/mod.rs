@@ -22,7 +22,7 @@ const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 /// An overlay that cannot be merged: the field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
-pub struct Error {
+pub(crate) struct Error {
     /// `spec.containers`.
     pub field: String,
     /// What is wrong there.
@@ -33,7 +33,7 @@ pub struct Error {
 ///
 /// # Errors
 /// An item of a keyed list without its key, or a directive that does not exist.
-pub fn pod(pod: &mut Value, overlay: Value) -> Result<(), Error> {
+pub(crate) fn pod(pod: &mut Value, overlay: Value) -> Result<(), Error> {
     merge(pod, overlay, schema::POD, &Path { parent: None, field: "" })
 }
 

@@ -62,6 +62,6 @@ const STATUS: Type = &[
 pub const POD: Type = &[("metadata", Object(METADATA)), ("spec", Object(SPEC)), ("status", Object(STATUS))];
 
 /// How a field of a type merges; `None`: as its JSON type suggests.
-pub fn kind(of: Type, field: &str) -> Option<Kind> {
+pub(crate) fn kind(of: Type, field: &str) -> Option<Kind> {
     of.iter().find(|(name, _)| *name == field).map(|(_, kind)| *kind)
 }

@@ -228,7 +228,7 @@ impl Settings {
     }
 
     /// [`Settings::parse`], where a pack was named elsewhere, as for [`Settings::load`].
-    fn parse_for(text: &str, place: &str, pack: Option<&str>) -> Result<Self, Error> {
+    pub fn parse_for(text: &str, place: &str, pack: Option<&str>) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Invalid { place: place.to_owned(), problems: vec![problem] };
         let (mut value, positions) = yaml::parse_with_positions(text).map_err(|e| refuse(e.to_string()))?;
         if value.is_null() {

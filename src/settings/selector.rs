@@ -50,12 +50,12 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 impl Selector {
     /// What makes the selector invalid, and so match nothing, as in Istio's injector: an operator that does not
     /// exist, an empty key, values that are missing or too many.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         self.match_expressions.iter().find_map(Expression::problem)
     }
 
     /// Whether a pod's labels (an object of strings, or nothing) match.
-    pub fn matches(&self, labels: &Value) -> bool {
+    pub(crate) fn matches(&self, labels: &Value) -> bool {
         let label = |key: &str| labels.get(key).and_then(Value::as_str);
         let empty = self.match_labels.is_empty() && self.match_expressions.is_empty();
         !empty

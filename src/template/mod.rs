@@ -1,6 +1,6 @@
 //! Handlebars templates that render pod overlays.
 //!
-//! Templates compile once, when settings load. An interpolated value is always one scalar ([`slots`]);
+//! Templates compile once, when settings load. An interpolated value is always one scalar (`slots`);
 //! `{{json value}}` gives a number, a list or an object where an operator wants one. A template that does not parse,
 //! that includes itself, or that would write a value unmarked (`{{{value}}}`) is refused at compile time, with line
 //! and column.

@@ -1,8 +1,8 @@
 //! The way back: a pod as it was before injection.
 //!
-//! Injection leaves a record of how to undo it in the status annotation ([`undo`]), and undoing it gives back the
+//! Injection leaves a record of how to undo it in the status annotation (`undo`), and undoing it gives back the
 //! pod as its author sent it. Where there is no such record, because Istio's own injector was at work or the pack
-//! promises the very same pods, the pod is taken back from what Istio leaves behind ([`istio`]).
+//! promises the very same pods, the pod is taken back from what Istio leaves behind (`istio`).
 
 mod istio;
 mod undo;

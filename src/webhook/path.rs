@@ -41,7 +41,7 @@ pub fn environment(below: &str) -> Vec<(String, String)> {
 }
 
 /// The tag by whose registration we are called: `prod` in `tag/prod`. It is the last pair that a path has of it.
-pub fn tag(below: &str) -> Option<&str> {
+pub(crate) fn tag(below: &str) -> Option<&str> {
     let mut parts = below.split('/');
     let mut tag = None;
     while let (Some(key), Some(value)) = (parts.next(), parts.next()) {

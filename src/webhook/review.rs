@@ -67,7 +67,7 @@ pub struct Request<'a> {
 
 /// Group, version and kind.
 #[derive(Debug, Deserialize)]
-pub struct Kind<'a> {
+pub(crate) struct Kind<'a> {
     /// Empty for the core group.
     #[serde(borrow, default)]
     pub group: Cow<'a, str>,
@@ -167,12 +167,12 @@ impl<'a> Review<'a> {
 
 impl Request<'_> {
     /// Kind of the object.
-    pub fn kind(&self) -> &Kind<'_> {
+    pub(crate) fn kind(&self) -> &Kind<'_> {
         &self.kind.0
     }
 
     /// Resource of the object, such as `pods`, or `pods/status`; empty where it is not said.
-    pub fn resource(&self) -> String {
+    pub(crate) fn resource(&self) -> String {
         #[derive(Deserialize)]
         struct Resource {
             resource: String,
@@ -195,7 +195,7 @@ impl Request<'_> {
     }
 
     /// What is wrong with the object.
-    pub fn malformed(&self, why: &str) -> Malformed {
+    pub(crate) fn malformed(&self, why: &str) -> Malformed {
         Malformed(format!("request.object of {}: {why}", self.display()))
     }
 

@@ -17,7 +17,7 @@ pub(crate) type Tracer = outrigger_trace::Tracer<Ended>;
 
 /// A request that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub(crate) span: Span,
     pub(crate) direction: Direction,
     pub(crate) ended: SystemTime,
