@@ -171,10 +171,10 @@ impl Shape {
 fn node(value: Value) -> Node {
     match value {
         Value::String(text) if has_mark(&text) => {
-            let mut pieces = pieces(&text);
-            match (pieces.len(), pieces.pop()) {
-                (1, Some(Piece::Slot(slot))) => Node::Slot(slot),
-                (_, last) => Node::Text(pieces.into_iter().chain(last).collect()),
+            let pieces = pieces(&text);
+            match pieces[..] {
+                [Piece::Slot(slot)] => Node::Slot(slot),
+                _ => Node::Text(pieces),
             }
         }
         Value::Array(items) => {

@@ -204,9 +204,12 @@ impl<'input> Reader<'input, '_> {
         let mut merged = Map::new();
         loop {
             let (event, span) = self.next()?;
-            let (key, plain) = match event {
+            let (key, merges) = match event {
                 Event::MappingEnd => break,
-                Event::Scalar(text, style, _, _) => (text.into_owned(), style == ScalarStyle::Plain),
+                Event::Scalar(text, style, _, tag) => (
+                    key(scalar(&text, style, tag.as_deref(), &span)?, &span)?,
+                    text == "<<" && style == ScalarStyle::Plain,
+                ),
                 _ => return Err(error(&span, "a key that is no scalar")),
             };
             let path = self.child(path, &key);
@@ -216,7 +219,7 @@ impl<'input> Reader<'input, '_> {
                 // A field is where its key is.
                 positions.insert(path, (span.start.line().max(1), span.start.col() + 1));
             }
-            if plain && key == "<<" {
+            if merges {
                 merge_key(&mut merged, value, &span)?;
             } else if fields.insert(key.clone(), value).is_some() {
                 return Err(error(&span, format!("the key {key:?} stands twice in one mapping")));
@@ -269,6 +272,29 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> Res
             value => Ok(value),
         },
         Some(_) => Err(error(span, "a tag that has no meaning in JSON")),
+    }
+}
+
+/// A key as JSON has it: kubectl writes out what a plain one means, so that `on: 1` is a field `true`.
+/// Source: `convertToJSONableObject` of <https://github.com/kubernetes-sigs/yaml>.
+fn key(value: Value, span: &Span) -> Result<String, Error> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(number) if number.is_f64() => Ok(go_float(&number)),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        _ => Err(error(span, "a key that is null; put it in quotes")),
+    }
+}
+
+/// A number as Go's `strconv.FormatFloat(n, 'g', -1, 32)` spells it: `1.5`, `1e+06`.
+fn go_float(number: &Number) -> String {
+    let single = number.as_f64().unwrap_or_default() as f32;
+    let scientific = format!("{single:e}");
+    match scientific.split_once('e').map(|(mantissa, exponent)| (mantissa, exponent.parse::<i32>())) {
+        Some((mantissa, Ok(exponent))) if !(-4..6).contains(&exponent) => {
+            format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+        }
+        _ => single.to_string(),
     }
 }
 
@@ -374,6 +400,30 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_what_kubectl_makes_of_them() {
+        for (text, key) in [
+            ("on: x", "true"),
+            ("N: x", "false"),
+            ("'on': x", "on"),
+            ("!!str on: x", "on"),
+            ("0644: x", "420"),
+            ("-1: x", "-1"),
+            ("1.10: x", "1.1"),
+            ("1e3: x", "1000"),
+            ("1e6: x", "1e+06"),
+            ("0.00001: x", "1e-05"),
+            ("1.2.3: x", "1.2.3"),
+            ("? on\n: x", "true"),
+        ] {
+            assert_eq!(parse(text), Ok(json!({ key: "x" })), "{text}");
+        }
+        for text in ["~: x", ": x"] {
+            assert!(parse(text).unwrap_err().message.contains("a key that is null"), "{text}");
+        }
+        assert!(parse("on: 1\nyes: 2").unwrap_err().message.contains("\"true\" stands twice"));
+    }
+
+    #[test]
     fn aliases_and_merge_keys_unfold() {
         let text = "base: &b {a: 1, b: 2}\nlist: [*b]\nmerged:\n  <<: *b\n  b: 3\n";
         let value = json!({"base": {"a": 1, "b": 2}, "list": [{"a": 1, "b": 2}], "merged": {"b": 3, "a": 1}});
@@ -382,11 +432,11 @@ mod tests {
 
     #[test]
     fn positions_point_at_keys() {
-        let (_, positions) = parse_with_positions("a: 1\nb:\n  c/d:\n  - x\n  - y: 2\n").unwrap();
+        let (_, positions) = parse_with_positions("a: 1\nb:\n  c/d:\n  - x\n  - z: 2\n").unwrap();
         assert_eq!(positions["/b"], (2, 1));
         assert_eq!(positions["/b/c~1d"], (3, 3));
         assert_eq!(positions["/b/c~1d/0"], (4, 5));
-        assert_eq!(positions["/b/c~1d/1/y"], (5, 5));
+        assert_eq!(positions["/b/c~1d/1/z"], (5, 5));
     }
 
     #[test]
