@@ -11,13 +11,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// A Kubernetes sidecar injector.
 #[derive(Parser)]
 #[command(version, about, long_about = None, after_help = "Examples:
-  outrigger serve                                      try the webhook on this machine, without a cluster
-  outrigger inject -f app.yaml | kubectl apply -f -    what the webhook would do, by hand
-  outrigger explain -f app.yaml                        why a pod is, or is not, injected
-  outrigger install --apply                            install it in the cluster of the current context
-  outrigger check                                      is it sound, and if not, what to do
+  outrigger serve                                      # the webhook, without a cluster
+  outrigger inject -f app.yaml | kubectl apply -f -    # what the webhook would do, by hand
+  outrigger explain -f app.yaml                        # why a pod is, or is not, injected
+  outrigger install --apply                            # into the cluster of the current context
+  outrigger check                                      # is it sound, and if not, what to do
 
-`outrigger COMMAND --help` has examples of each. The book is in docs/; docs/tutorial.md begins it, and
+`outrigger COMMAND --help` has examples of each. The book is in docs/: docs/tutorial.md begins it, \
 docs/troubleshoot.md goes from a message to its remedy.
 
 Environment: KUBECONFIG names the kubeconfig, where --kubeconfig does not; NO_COLOR takes colours away.
@@ -65,5 +65,35 @@ fn main() -> ExitCode {
             eprintln!("error: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// clap breaks lines at this width: an example must fit, and a paragraph must be one line for clap to break.
+    const WIDTH: usize = 100;
+
+    fn check(command: &clap::Command) {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        for (line, next) in lines.iter().zip(lines.iter().skip(1).chain(&[""])) {
+            let name = command.get_name();
+            if line.starts_with("  ") {
+                assert!(line.chars().count() <= WIDTH, "{name}: too long an example: {line}");
+            } else {
+                assert!(
+                    line.is_empty() || next.is_empty() || next.starts_with("  "),
+                    "{name}: a paragraph of two lines: {line}"
+                );
+            }
+        }
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn examples_stand_in_one_line_and_paragraphs_are_broken_by_clap() {
+        check(&CommandLine::command());
     }
 }

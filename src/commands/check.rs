@@ -22,7 +22,7 @@ use super::settings::SettingsFlags;
 /// Say whether a cluster is ready and its installation sound; or, with --pack, what a pack would break
 ///
 /// In a cluster: its versions, what you may do, other injectors, Pod Security, kernels; and of an installation its
-/// replicas, registration, certificate and settings, whether a pod sent for nothing to each namespace comes back
+/// replicas, registration, certificate and settings, whether a pod sent by dry run to each namespace comes back
 /// injected, and which pods have no sidecar or an old one. Every line that is not good says what to do.
 ///
 /// A pack: the default templates together, and every other template by itself, are rendered for pods with and without

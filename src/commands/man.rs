@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 /// Write the manual pages: one for `outrigger`, and one for each command
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:  outrigger man ~/.local/share/man/man1 && man outrigger-inject")]
+#[command(after_help = "Example:
+  outrigger man ~/.local/share/man/man1 && man -M ~/.local/share/man outrigger-inject
+
+Where ~/.local/bin is in the PATH, `man outrigger-inject` finds them by itself.")]
 pub(crate) struct Man {
     /// The folder, which is made where it is not there
     #[arg(value_name = "DIR")]

@@ -77,10 +77,11 @@ impl Repair {
     }
 
     fn reported(&self) -> ExitCode {
-        rewrite::reported(|report| self.once(report).map(|()| String::new()))
+        rewrite::reported(|report| self.once(report))
     }
 
-    fn once(&self, report: &mut Report) -> Result<(), String> {
+    /// Looks once, and restarts what is to be; the closing line, where a person has asked.
+    fn once(&self, report: &mut Report) -> Result<String, String> {
         let names = Names::new(&self.revision, &self.namespace).map_err(|e| e.to_string())?;
         let only: BTreeSet<&str> = self.only.iter().map(String::as_str).collect();
         let found = self.cluster.ask(async |cluster| Ok(wanting(cluster, &names, &only).await))??;
@@ -95,6 +96,12 @@ impl Repair {
                 }
             }
             Ok(())
+        })?;
+        Ok(match (found.is_empty(), self.restart) {
+            _ if self.every.is_some() => String::new(),
+            (true, _) => "no pod is without its sidecar, or with an old one".to_owned(),
+            (false, false) => "nothing was changed; --restart restarts what is to be".to_owned(),
+            (false, true) => String::new(),
         })
     }
 
@@ -110,26 +117,26 @@ impl Repair {
         match restart(cluster, workload, how).await? {
             Some(Left::Kind) => {
                 let detail = format!("{what}; nobody makes it anew: delete it, and create it again");
-                report.workload(&title, Outcome::Left, "left", detail);
+                report.workload(&title, Outcome::Left, "left:", detail);
             }
             Some(Left::Budget(budget)) => {
                 let detail = format!("{what}; the PodDisruptionBudget {budget} allows no disruption now");
-                report.workload(&title, Outcome::Left, "left", detail);
+                report.workload(&title, Outcome::Left, "left:", detail);
             }
             Some(Left::RollingOut) => {
                 let detail = format!(
                     "{what}; its pods are being replaced now, or cannot be: look at its rollout status"
                 );
-                report.workload(&title, Outcome::Left, "left", detail);
+                report.workload(&title, Outcome::Left, "left:", detail);
             }
             Some(Left::Recently) => {
                 let detail = format!(
                     "{what}, though it was restarted less than an hour ago: outrigger explain says why of a pod; it is \
                      restarted again after the hour"
                 );
-                report.workload(&title, Outcome::Left, "left", detail);
+                report.workload(&title, Outcome::Left, "left:", detail);
             }
-            None if !self.restart => report.workload(&title, Outcome::Left, "to be restarted", what),
+            None if !self.restart => report.workload(&title, Outcome::Left, "to be restarted:", what),
             None => {
                 eprintln!("restarting {title}: {what}");
                 let deadline = Instant::now() + Duration::from_secs(self.timeout);
@@ -145,7 +152,7 @@ impl Repair {
                     }
                     tokio::time::sleep(AGAIN).await;
                 }
-                report.workload(&title, Outcome::Done, "restarted", what);
+                report.workload(&title, Outcome::Done, "restarted:", what);
             }
         }
         Ok(true)

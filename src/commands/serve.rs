@@ -39,7 +39,7 @@ const TRIAL_DAYS: u32 = 365;
   outrigger serve --config settings.yaml --listen 0.0.0.0:8443
   outrigger serve --config settings.yaml --cert tls.crt --key tls.key
 
-Environment: RUST_LOG is a filter of log lines (warn,outrigger=debug), over --log-level; OTEL_EXPORTER_OTLP_ENDPOINT
+Environment: RUST_LOG is a filter of log lines (warn,outrigger=debug), over --log-level; OTEL_EXPORTER_OTLP_ENDPOINT \
 names a collector of traces. SIGTERM ends it when requests in flight are answered. See docs/serve.md.
 
 Exit status: 0 ended by a signal; 1 settings, certificate or address cannot be used; 2 usage.")]

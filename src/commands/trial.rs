@@ -65,7 +65,7 @@ To give it that:
 
   kubectl apply -f {webhook}
 
-To see a pod injected, without a cluster:
+To see a pod injected, without a cluster; `| jq -r .response.patch | base64 -d` behind it shows the patch:
 
   curl -sS --cacert {ca} -H 'Content-Type: application/json' --data @{review} {url}
 "

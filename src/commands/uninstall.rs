@@ -54,7 +54,7 @@ impl Uninstall {
             if !foreign.is_empty() {
                 let titles: Vec<_> = foreign.iter().map(Object::title).collect();
                 anstream::eprintln!(
-                    "not printed, for kubectl knows their kinds only with the Prometheus operator: {}",
+                    "not printed, for kubectl knows their kinds only where the Prometheus operator or cert-manager is: {}",
                     titles.join(", ")
                 );
             }

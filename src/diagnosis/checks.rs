@@ -94,7 +94,7 @@ fn kubelets(facts: &Facts) -> Result<Found, String> {
         return Ok(bad(Failed, message, remedy));
     }
     let native = if oldest < NATIVE_SIDECARS_SINCE { "no native sidecars" } else { "native sidecars" };
-    Ok(ok(format!("{} nodes, the oldest kubelet is {oldest}: {native}", nodes.len())))
+    Ok(ok(format!("the oldest kubelet of all nodes is {oldest}: {native}")))
 }
 
 fn kernels(facts: &Facts) -> Result<Found, String> {
@@ -346,7 +346,7 @@ fn injection(facts: &Facts) -> Result<Found, String> {
             }
             Some((namespace, Ok(pod))) => match verify(pod, &facts.names.revision) {
                 Ok(()) => {
-                    let message = "a pod that does so itself, sent for nothing to namespace";
+                    let message = "a pod that does so itself, sent by dry run to namespace";
                     bad(Warning, format!("{nobody}; {message} {namespace}, came back injected"), remedy)
                 }
                 Err(why) => bad(Failed, format!("{namespace}: {why}"), NOT_INJECTED),
@@ -363,7 +363,7 @@ fn injection(facts: &Facts) -> Result<Found, String> {
         }
     }
     Ok(if wrong.is_empty() {
-        ok(format!("a pod sent for nothing to each of {} namespaces came back injected", facts.samples.len()))
+        ok("a pod sent by dry run to each namespace that asks for injection came back injected".to_owned())
     } else {
         let message = format!("pods are not injected in {}", listed(&wrong));
         bad(Failed, message, NOT_INJECTED)

@@ -78,6 +78,9 @@ fn what_missed_its_sidecar_is_found_and_restarted() {
         |more: &[&str]| outrigger(&[&["repair", "--only", &namespace.name], &which[..], more].concat());
     let said = repair(&[]).stderr;
     assert!(said.contains("to be restarted") && said.contains("allows no disruption now"), "{said}");
+    assert!(said.ends_with("nothing was changed; --restart restarts what is to be\n"), "{said}");
+    let said = outrigger(&[&["repair", "--only", "kube-system"], &which[..]].concat()).stderr;
+    assert_eq!(said, "no pod is without its sidecar, or with an old one\n");
     let stored = |name: &str| pods::injected(&namespace.pods(&format!("app={name}"))[0]);
     assert!(!stored("web") && !stored("kept"));
 
