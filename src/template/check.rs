@@ -5,49 +5,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use handlebars::Template;
 use handlebars::template::{DecoratorTemplate, HelperTemplate, Parameter, TemplateElement};
 
-use super::CompileError;
+use super::{CompileError, plain_name};
 
 /// Refuses values written unmarked, partials that are not there, and partials that include themselves.
 pub(super) fn all(templates: &BTreeMap<String, Template>) -> Result<(), CompileError> {
     let mut includes = BTreeMap::new();
+    let error = |name: &str, message: String| CompileError { name: plain_name(name).to_owned(), message };
     for (name, template) in templates {
-        let shown = name.strip_prefix("template ").unwrap_or(name);
-        let mut found = Found::default();
-        walk(template, &mut found).map_err(|message| CompileError { name: shown.to_owned(), message })?;
-        let missing = found.includes.iter().find(|i| !templates.contains_key(*i));
+        let mut included = BTreeSet::new();
+        walk(template, &mut included).map_err(|message| error(name, message))?;
+        let missing = included.iter().find(|i| !templates.contains_key(*i));
         if let Some(missing) = missing {
             let have: Vec<&str> =
-                templates.keys().map(String::as_str).filter(|name| !name.starts_with("template ")).collect();
-            let have = if have.is_empty() {
-                String::new()
-            } else {
-                format!(", or include one of {}", have.join(", "))
+                templates.keys().map(String::as_str).filter(|n| plain_name(n) == *n).collect();
+            let have = match have.is_empty() {
+                true => String::new(),
+                false => format!(", or include one of {}", have.join(", ")),
             };
             let message = format!(
                 "includes the partial {missing:?}, which is not in the pack; add the file _{missing}.yaml.hbs{have}"
             );
-            return Err(CompileError { name: shown.to_owned(), message });
+            return Err(error(name, message));
         }
-        includes.insert(name.as_str(), found.includes);
+        includes.insert(name.as_str(), included);
     }
     for name in templates.keys() {
         if let Some(way) = cycle(name, &includes) {
-            let message = format!("includes itself: {}", way.join(" > "));
-            return Err(CompileError {
-                name: name.strip_prefix("template ").unwrap_or(name).to_owned(),
-                message,
-            });
+            return Err(error(name, format!("includes itself: {}", way.join(" > "))));
         }
     }
     Ok(())
 }
 
-#[derive(Default)]
-struct Found {
-    includes: BTreeSet<String>,
-}
-
-fn walk(template: &Template, found: &mut Found) -> Result<(), String> {
+/// Refuses what a template may not write; collects the partials that it includes.
+fn walk(template: &Template, included: &mut BTreeSet<String>) -> Result<(), String> {
     for (element, at) in template.elements.iter().zip(&template.mapping) {
         let place = |message: &str| format!("line {}, column {}: {message}", at.0, at.1);
         match element {
@@ -55,14 +46,14 @@ fn walk(template: &Template, found: &mut Found) -> Result<(), String> {
                 return Err(place("{{{…}}} would let a value become structure; write {{…}}, or {{json …}}"));
             }
             TemplateElement::Expression(helper) | TemplateElement::HelperBlock(helper) => {
-                blocks(helper, found)?
+                blocks(helper, included)?
             }
             TemplateElement::PartialExpression(partial) | TemplateElement::PartialBlock(partial) => {
                 let Parameter::Name(name) = &partial.name else {
                     return Err(place("a partial must be named outright"));
                 };
-                found.includes.insert(name.clone());
-                content(partial, found)?;
+                included.insert(name.clone());
+                content(partial, included)?;
             }
             TemplateElement::DecoratorExpression(_) | TemplateElement::DecoratorBlock(_) => {
                 return Err(place("{{*…}} is not supported; put the text into a partial of the pack"));
@@ -75,12 +66,15 @@ fn walk(template: &Template, found: &mut Found) -> Result<(), String> {
     Ok(())
 }
 
-fn blocks(helper: &HelperTemplate, found: &mut Found) -> Result<(), String> {
-    [&helper.template, &helper.inverse].into_iter().flatten().try_for_each(|template| walk(template, found))
+fn blocks(helper: &HelperTemplate, included: &mut BTreeSet<String>) -> Result<(), String> {
+    [&helper.template, &helper.inverse]
+        .into_iter()
+        .flatten()
+        .try_for_each(|template| walk(template, included))
 }
 
-fn content(decorator: &DecoratorTemplate, found: &mut Found) -> Result<(), String> {
-    decorator.template.iter().try_for_each(|template| walk(template, found))
+fn content(decorator: &DecoratorTemplate, included: &mut BTreeSet<String>) -> Result<(), String> {
+    decorator.template.iter().try_for_each(|template| walk(template, included))
 }
 
 /// The way from a template back to itself, if there is one.

@@ -13,9 +13,7 @@ use std::fmt::Write;
 use handlebars::template::{HelperTemplate, TemplateElement};
 use handlebars::{Template, TemplateError};
 
-// Around a partial's name and the spaces before it, where it is to stand. Templates have no such characters.
-const OPEN: char = '\u{E000}';
-const CLOSE: char = '\u{E001}';
+use super::slots::{CLOSE, OPEN};
 
 /// A template with its partials written out; those that stand alone on a line and look at nothing above them. `None`
 /// where that would not render the same, or makes no template.
@@ -28,6 +26,7 @@ pub(super) fn compile(text: &str, partials: &BTreeMap<String, String>) -> Option
     written_out(text, partials).ok()
 }
 
+/// A slot's marks stand around a partial's name and the spaces before it, until [`put_together`] puts it there.
 fn written_out(text: &str, partials: &BTreeMap<String, String>) -> Result<Template, TemplateError> {
     // What stands alone on the first line is to be taken for it.
     let mut marked = String::from("\n");

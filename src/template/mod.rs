@@ -141,7 +141,7 @@ impl Templates {
         }
         let shape = Arc::new(Shape::parse(&skeleton).map_err(|e| {
             let line = skeleton.lines().nth(e.line - 1).unwrap_or_default();
-            let shown = slots_as_dots(line);
+            let shown = slots::shown(line);
             let at = if shown.trim().is_empty() { String::new() } else { format!(", at {:?}", shown.trim()) };
             format!("what it renders is no YAML: {e}{at}")
         })?);
@@ -161,6 +161,11 @@ fn template_key(name: &str) -> String {
     format!("template {name}")
 }
 
+/// A template's own name, or a partial's, by the name it is registered under.
+fn plain_name(key: &str) -> &str {
+    key.strip_prefix("template ").unwrap_or(key)
+}
+
 /// And with its partials written out under another.
 fn inline_key(name: &str) -> String {
     format!("inline {name}")
@@ -175,24 +180,6 @@ fn parse(name: &str, text: &str) -> Result<Template, CompileError> {
         let (line, column) = e.pos().unwrap_or((1, 1));
         error(syntax::mistake(text, line, column))
     })
-}
-
-/// A rendered line as a reader knows it: `image: …/…`.
-fn slots_as_dots(line: &str) -> String {
-    let mut shown = String::new();
-    let mut inside = false;
-    for c in line.chars() {
-        match c {
-            '\u{E000}' => {
-                inside = true;
-                shown.push('…');
-            }
-            '\u{E001}' => inside = false,
-            c if !inside => shown.push(c),
-            _ => {}
-        }
-    }
-    shown
 }
 
 /// A writer that refuses to grow without bound.

@@ -14,18 +14,21 @@ use serde_json::{Map, Value};
 
 use crate::yaml;
 
-// Private-use characters: printable in YAML, and without meaning in text.
-const OPEN: char = '\u{E000}';
-const CLOSE: char = '\u{E001}';
+// Private-use characters: printable in YAML, and without meaning in text. No template has one.
+/// Begins a slot.
+pub(super) const OPEN: char = '\u{E000}';
+/// Ends a slot.
+pub(super) const CLOSE: char = '\u{E001}';
 const ESCAPE: char = '\u{E002}';
+/// Marks a name that injection puts into a pod for a while (`injection/sent.rs`).
+const NAME: char = '\u{E003}';
 const FIRST: u8 = 0xEE;
 const TEXT: char = 't';
 const JSON: char = 'j';
 
-/// Whether text has one of the characters that mark slots, or the one that marks a name (`injection/sent.rs`); a
-/// template may not.
+/// Whether text has one of the marks.
 pub(super) fn has_mark(text: &str) -> bool {
-    text.contains([OPEN, CLOSE, ESCAPE, '\u{E003}'])
+    text.contains([OPEN, CLOSE, ESCAPE, NAME])
 }
 
 /// A value between marks that is text, whatever it looks like.
@@ -94,6 +97,18 @@ pub(super) fn split(rendered: &str) -> Result<(String, Vec<Slot>), String> {
     }
     skeleton.push_str(rest);
     Ok((skeleton, slots))
+}
+
+/// A line of a skeleton for its reader, a dot-dot-dot for each slot: `image: …/…`.
+pub(super) fn shown(line: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = line;
+    while let Some((before, from)) = rest.split_once(OPEN) {
+        shown.push_str(before);
+        shown.push('…');
+        rest = from.split_once(CLOSE).map_or("", |(_, after)| after);
+    }
+    shown + rest
 }
 
 fn unmark(marked: &str) -> Result<Slot, String> {
