@@ -162,7 +162,10 @@ impl Apply<'_> {
             let namespaces = self.cluster.list("/api/v1/namespaces").await.map_err(|e| e.to_string())?;
             let Some(trial) = TrialPod::choose(&namespaces, self.asked, &settings) else {
                 anstream::eprintln!(
-                    "{DIM}not tried{DIM:#}   there is no namespace whose pods these settings inject"
+                    "{DIM}not tried{DIM:#}   in no namespace may a pod ask for {} yet: kubectl label namespace NAME \
+                     istio-injection- istio.io/rev={}",
+                    self.asked,
+                    self.asked
                 );
                 return Ok(());
             };

@@ -155,6 +155,10 @@ fn object(file: &Path, flag: &str, key: &str) -> Result<Map<String, Value>, Stri
             import::entry(&value, key).map_err(|e| format!("{flag}: {place}: {e}"))
         }
         Value::Object(fields) => Ok(fields),
+        // What a command that failed was to write.
+        _ if text.trim().is_empty() => {
+            Err(format!("{flag}: {place}: is empty; leave {flag} out for nothing"))
+        }
         Value::Null => Ok(Map::new()),
         _ => Err(format!("{flag}: {place}: is no object; write name: value in it")),
     }

@@ -329,8 +329,8 @@ fn settings(facts: &Facts) -> Result<Found, String> {
 }
 
 /// What to do where a pod is not injected.
-const NOT_INJECTED: &str =
-    "the lines above say why the API server cannot call the webhook, or outrigger explain";
+const NOT_INJECTED: &str = "the lines above say why the API server cannot call the webhook, or outrigger explain; just after an installation it \
+     takes seconds: outrigger check --wait 60";
 
 fn injection(facts: &Facts) -> Result<Found, String> {
     if facts.samples.is_empty() {

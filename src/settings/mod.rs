@@ -210,11 +210,17 @@ impl Settings {
     /// Go templates of a ConfigMap that an Istio installation left.
     ///
     /// # Errors
-    /// The file cannot be read, or [`Settings::parse`] refuses it.
+    /// The file cannot be read, it is empty, or [`Settings::parse`] refuses it.
     pub fn load(path: &Path, pack: Option<&str>) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        Self::parse_for(&text, &path.display().to_string(), pack)
+        let place = path.display().to_string();
+        // What a command that failed was to write: nobody means the defaults by it.
+        if text.trim().is_empty() {
+            let problem = "is empty; for the defaults, name no file".to_owned();
+            return Err(Error::Invalid { place, problems: vec![problem] });
+        }
+        Self::parse_for(&text, &place, pack)
     }
 
     /// Reads and validates a document; `place` names it in errors. It is an InjectorConfig, or a ConfigMap that an

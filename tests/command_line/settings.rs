@@ -35,8 +35,12 @@ fn settings_are_layered_file_then_values_then_set() {
 
 #[test]
 fn bad_settings_are_refused_with_their_place() {
-    let folder = folder(&[("typo.yaml", "policy: enabled\npolcy: off\n"), ("list.yaml", "[1]\n")]);
-    let (typo, list) = (path(&folder, "typo.yaml"), path(&folder, "list.yaml"));
+    let folder = folder(&[
+        ("typo.yaml", "policy: enabled\npolcy: off\n"),
+        ("list.yaml", "[1]\n"),
+        ("empty.yaml", "\n"),
+    ]);
+    let [typo, list, empty] = ["typo.yaml", "list.yaml", "empty.yaml"].map(|name| path(&folder, name));
     for (arguments, message) in [
         (
             vec!["--config", &typo],
@@ -48,6 +52,11 @@ fn bad_settings_are_refused_with_their_place() {
         ),
         (vec!["--values", &list], format!("error: --values: {list}: is no object; write name: value in it")),
         (vec!["--pack", "no-such-pack"], "error: --pack: \"no-such-pack\": ".to_owned()),
+        (vec!["--config", &empty], format!("error: {empty}: is empty; for the defaults, name no file\n")),
+        (
+            vec!["--mesh-config", &empty],
+            format!("error: --mesh-config: {empty}: is empty; leave --mesh-config out for nothing\n"),
+        ),
     ] {
         let run = outrigger_reads(&[&["inject", "-f", "-"][..], &arguments].concat(), &pod("p", ""));
         assert_eq!((run.code, run.out.as_str()), (1, ""), "{arguments:?}");
