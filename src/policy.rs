@@ -297,16 +297,24 @@ fn namespace_label(facts: &Facts, _: &Settings) -> Verdict {
     })
 }
 
-/// `istio-injection=enabled` asks for the default revision and beats `istio.io/rev`; a namespace's revision
-/// beats the pod's.
-fn revision(facts: &Facts, settings: &Settings) -> Verdict {
-    let (place, asked) = if facts.namespace_label(NAMESPACE_LABEL) == Some("enabled") {
-        ("namespace's label istio-injection=enabled", "default")
+/// The revision, or the tag of one, that a pod is to be injected by; `None` where nobody asks for one.
+/// `istio-injection=enabled` asks for the default revision and beats `istio.io/rev`; a namespace's revision beats the pod's.
+pub(crate) fn asked_revision<'a>(
+    pod: &'a Value,
+    namespace_labels: Option<&'a Value>,
+) -> Option<(&'static str, &'a str)> {
+    let facts = Facts { pod, namespace: "", namespace_labels, tag: None };
+    if facts.namespace_label(NAMESPACE_LABEL) == Some("enabled") {
+        Some(("namespace's label istio-injection=enabled", "default"))
     } else if let Some(revision) = facts.namespace_label(REVISION_LABEL) {
-        ("namespace's label istio.io/rev", revision)
+        Some(("namespace's label istio.io/rev", revision))
     } else {
-        ("pod's label istio.io/rev", facts.label(REVISION_LABEL)?)
-    };
+        Some(("pod's label istio.io/rev", facts.label(REVISION_LABEL)?))
+    }
+}
+
+fn revision(facts: &Facts, settings: &Settings) -> Verdict {
+    let (place, asked) = asked_revision(facts.pod, facts.namespace_labels)?;
     (asked != settings.revision && Some(asked) != facts.tag).then(|| {
         (
             Reason::RevisionMismatch,

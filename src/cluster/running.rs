@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::apply::path_of;
 use super::{Cluster, Error};
+use crate::policy;
 
 /// A pod and what is around it, as objects with kind and API version.
 #[derive(Debug, Clone)]
@@ -55,6 +56,12 @@ impl Running {
             owners,
             services: services.into_iter().map(|service| of_kind(service, "v1", "Service")).collect(),
         })
+    }
+
+    /// The revision, or the tag of one, that the pod is to be injected by: its namespace's, or its own.
+    pub fn asks_for(&self) -> Option<&str> {
+        let labels = self.namespace.as_ref().map(|namespace| &namespace["metadata"]["labels"]);
+        policy::asked_revision(&self.pod, labels).map(|(_, revision)| revision)
     }
 
     /// All of them, the pod first.

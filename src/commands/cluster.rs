@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use outrigger::cluster::{Cluster, Running, Which};
-use outrigger::installation;
+use outrigger::installation::{self, DEFAULT_REVISION, Names};
 use outrigger::settings::{INSTALLATION_NAMESPACE, Settings};
-
-/// The ConfigMap of the installation's settings.
-const CONFIG_MAP: &str = "outrigger";
 
 /// Flags of kubectl's.
 #[derive(Debug, Args)]
@@ -27,16 +24,23 @@ pub(crate) struct Found {
     pub(crate) running: Running,
     /// The cluster, as reports name it.
     pub(crate) place: String,
-    /// The settings of the installation; `None` where there is none, or nobody may see them.
-    pub(crate) settings: Option<Settings>,
+    /// The installation that answers for the pod; `None` where there is none, or nobody may see its settings.
+    pub(crate) installed: Option<Installed>,
+}
+
+/// An installation, as far as a pod is concerned.
+pub(crate) struct Installed {
+    pub(crate) settings: Settings,
+    /// The tag by which it was asked for.
+    pub(crate) tag: Option<String>,
 }
 
 impl Found {
     /// What to say where the installation's settings are not known.
     pub(crate) fn no_settings(&self) -> String {
         format!(
-            "the ConfigMap {INSTALLATION_NAMESPACE}/{CONFIG_MAP} cannot be read in {}, so that default settings are taken; \
-             give --config for others",
+            "the ConfigMap {INSTALLATION_NAMESPACE}/outrigger cannot be read in {}, so that default settings are taken; give \
+             --config for others",
             self.place
         )
     }
@@ -55,17 +59,25 @@ impl ClusterFlags {
         answer.map_err(said)
     }
 
-    /// Reads a pod, `NAME` or `pod/NAME`, in a namespace or in the context's.
-    pub(crate) fn read(&self, pod: &str, namespace: Option<&str>) -> Result<Found, String> {
+    /// Reads a pod, `NAME` or `pod/NAME`, in a namespace or in the context's; and the settings of a revision, or of the one
+    /// that the pod is to be injected by.
+    pub(crate) fn read(
+        &self,
+        pod: &str,
+        namespace: Option<&str>,
+        revision: Option<&str>,
+    ) -> Result<Found, String> {
         let name = ["pod/", "pods/", "po/"].iter().find_map(|kind| pod.strip_prefix(kind)).unwrap_or(pod);
         if name.contains('/') {
             return Err(format!("{pod:?} is no pod; give its name, or pod/NAME, and its namespace by -n"));
         }
-        let (running, settings, place) = self.ask(async |cluster| {
+        let (running, installed, place) = self.ask(async |cluster| {
             let running = Running::read(cluster, namespace.unwrap_or(&cluster.namespace), name).await?;
-            Ok((running, settings(cluster).await, cluster.to_string()))
+            let asked = revision.or(running.asks_for()).unwrap_or(DEFAULT_REVISION);
+            let installed = installed(cluster, asked).await;
+            Ok((running, installed, cluster.to_string()))
         })?;
-        Ok(Found { running, settings: settings?, place })
+        Ok(Found { running, installed: installed?, place })
     }
 }
 
@@ -79,9 +91,37 @@ fn said(error: outrigger::cluster::Error) -> String {
     }
 }
 
-async fn settings(cluster: &Cluster) -> Result<Option<Settings>, String> {
-    let path = format!("/api/v1/namespaces/{INSTALLATION_NAMESPACE}/configmaps/{CONFIG_MAP}");
-    // Who may not see the settings of the mesh may still ask about a pod.
-    let Ok(found) = cluster.get(&path).await else { return Ok(None) };
-    installation::settings(&found).map(Some)
+/// The installation of a revision or a tag. Where there is none of that name, the default one tells why not.
+async fn installed(cluster: &Cluster, asked: &str) -> Result<Option<Installed>, String> {
+    let mut found = None;
+    // What is no name for an installation is the revision of another injector.
+    if let Ok(names) = Names::new(asked, INSTALLATION_NAMESPACE) {
+        found = settings(cluster, &names.namespace, &names.name).await?;
+        if found.is_none()
+            && let Some((namespace, name)) = pointed_to(cluster, asked).await
+        {
+            let settings = settings(cluster, &namespace, &name).await?;
+            return Ok(settings.map(|settings| Installed { settings, tag: Some(asked.to_owned()) }));
+        }
+    }
+    if found.is_none() && asked != DEFAULT_REVISION {
+        found = settings(cluster, INSTALLATION_NAMESPACE, "outrigger").await?;
+    }
+    Ok(found.map(|settings| Installed { settings, tag: None }))
+}
+
+/// Namespace and name of the installation that a tag points to.
+async fn pointed_to(cluster: &Cluster, tag: &str) -> Option<(String, String)> {
+    let group = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    let registration = cluster.get(&format!("{group}/outrigger-tag-{tag}")).await.ok()?;
+    let service = &registration["webhooks"][0]["clientConfig"]["service"];
+    Some((service["namespace"].as_str()?.to_owned(), service["name"].as_str()?.to_owned()))
+}
+
+/// The settings of an installation. Who may not see them may still ask about a pod.
+async fn settings(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Settings>, String> {
+    match cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await {
+        Ok(found) => installation::settings(&found).map(Some),
+        Err(_) => Ok(None),
+    }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args};
-use outrigger::injection::Injector;
+use outrigger::injection::{Injector, Request};
 use outrigger::manifest::Object;
 use outrigger::mistakes;
 use outrigger::provenance::{Experiments, Field};
@@ -22,7 +22,7 @@ use super::settings::SettingsFlags;
 /// Say why a workload is, or is not, injected: every rule with its outcome.
 ///
 /// For manifests (-f), or for a pod that runs: with its namespace, its owners and the Services that select it, under
-/// the settings of the installation in its cluster unless --config names others.
+/// the settings of the installation that its namespace asks for, unless --revision or --config names others.
 #[derive(Debug, Args)]
 #[command(mut_arg("filenames", |arg| arg.required(false)))]
 #[command(group = ArgGroup::new("what").args(["pod", "filenames"]).required(true))]
@@ -107,14 +107,18 @@ impl Explain {
 
     fn explain(&self, report: &mut Report) -> Result<(), String> {
         let running = match &self.pod {
-            Some(pod) => Some(self.cluster.read(pod, self.manifests.namespace())?),
+            Some(pod) => {
+                Some(self.cluster.read(pod, self.manifests.namespace(), self.settings.revision())?)
+            }
             None => None,
         };
-        let installed = running.as_ref().and_then(|found| found.settings.as_ref());
+        let installed = running.as_ref().and_then(|found| found.installed.as_ref());
         if let (Some(found), None, false) = (&running, installed, self.settings.names_file()) {
             report.warning(found.no_settings());
         }
-        let settings = self.settings.settings_over(|| installed.cloned().unwrap_or_default())?;
+        let settings = self
+            .settings
+            .settings_over(|| installed.map(|installed| installed.settings.clone()).unwrap_or_default())?;
         let injector = injector_of(&self.settings, settings, report)?;
         let (streams, failures) = match &running {
             Some(found) => (vec![Stream::of_objects(&found.place, &found.running.objects())], Vec::new()),
@@ -134,7 +138,9 @@ impl Explain {
             true => Some(Experiments::new(injector.settings()).map_err(|e| e.to_string())?),
             false => None,
         };
-        let context = Context { experiments, injector, namespaces, objects: &objects };
+        // Settings from a file are another installation's, which no tag leads to.
+        let tag = installed.and_then(|i| i.tag.as_deref()).filter(|_| !self.settings.names_file());
+        let context = Context { experiments, injector, namespaces, tag, objects: &objects };
         let mut explanations = Vec::new();
         for (document, object) in &objects {
             match context.explain(document, object) {
@@ -179,6 +185,8 @@ struct Context<'a> {
     experiments: Option<Experiments>,
     injector: Injector,
     namespaces: Namespaces,
+    /// The tag by which the installation was asked for.
+    tag: Option<&'a str>,
     /// All objects of the input.
     objects: &'a [(&'a Parsed<'a>, Object<'a>)],
 }
@@ -189,7 +197,7 @@ impl<'a> Context<'a> {
         let namespace = self.namespaces.of(object);
         let pod = object.pod().map_err(|p| parsed.problem(object, &object.title(namespace), &p))?;
         let Some(pod) = pod else { return Ok(None) };
-        let request = self.namespaces.request(object, &pod);
+        let request = Request { tag: self.tag, ..self.namespaces.request(object, &pod) };
         let decision = self.injector.decide(pod.value, &request);
         let (injected, error) = match self.injector.inject(pod.value, &request) {
             Ok(injection) => (injection.pod, None),

@@ -113,6 +113,42 @@ fn a_running_pod_is_explained_with_what_is_around_it() {
 }
 
 #[test]
+fn a_pod_is_explained_by_the_installation_that_its_namespace_asks_for() {
+    let settings = |revision: &str, policy: &str| {
+        let text = format!(
+            "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\nrevision: {revision}\npolicy: {policy}\n"
+        );
+        json!({"data": {"config.yaml": text}})
+    };
+    let tag = json!({"webhooks": [{"clientConfig": {"service": {"namespace": "outrigger-system", "name": "outrigger-next"}}}]});
+    for (asked, flags, reason) in [
+        ("next", &[][..], "policy_disabled"),
+        ("prod", &[], "policy_disabled"),
+        // Another injector's: the default installation says that it is not asked.
+        ("1-27", &[], "revision_mismatch"),
+        ("1.27", &[], "revision_mismatch"),
+        ("default", &[], "policy_enabled"),
+        ("next", &["--revision", "default"], "revision_mismatch"),
+    ] {
+        let mut objects = shop();
+        objects[1].1["metadata"]["labels"] = json!({"istio.io/rev": asked});
+        objects.extend([
+            ("/api/v1/namespaces/outrigger-system/configmaps/outrigger", settings("default", "enabled")),
+            ("/api/v1/namespaces/outrigger-system/configmaps/outrigger-next", settings("next", "disabled")),
+            (
+                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/outrigger-tag-prod",
+                tag.clone(),
+            ),
+        ]);
+        let folder = folder(&[("kubeconfig", &api_server(objects))]);
+        let place = ["--kubeconfig", &path(&folder, "kubeconfig"), "--context", "mine", "--output", "json"];
+        let run = outrigger(&[&["explain", "web-5d4f8-x"], &place[..], flags].concat());
+        assert_eq!((run.code, run.err.as_str()), (0, ""), "{asked} {flags:?}");
+        assert_eq!(run.json()[0]["reason"], reason, "{asked} {flags:?}: {}", run.out);
+    }
+}
+
+#[test]
 fn what_cannot_be_asked_or_found_is_said() {
     let folder = folder(&[("kubeconfig", &api_server(shop()))]);
     let kubeconfig = path(&folder, "kubeconfig");
