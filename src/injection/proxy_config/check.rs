@@ -73,8 +73,8 @@ pub(super) fn check(config: &ProxyConfig) -> Result<(), String> {
     if found.is_empty() { Ok(()) } else { Err(errors(&found)) }
 }
 
-/// Whether the ports that a ProxyConfig chooses, all layers of it, are left to it: with one of the sidecar's other listeners it
-/// would not start. This is no rule of Istio's, where it is Envoy that does not start.
+/// Whether the ports that a ProxyConfig chooses, all layers of it, are ports, and left to it: without, or with one of the
+/// sidecar's other listeners, it would not start. This is no rule of Istio's, where it is Envoy that does not start.
 pub(in crate::injection) fn listeners(config: &ProxyConfig) -> Result<(), String> {
     listeners_with(config, config.get("statusPort").and_then(Value::as_i64).unwrap_or_default())
 }
@@ -82,8 +82,12 @@ pub(in crate::injection) fn listeners(config: &ProxyConfig) -> Result<(), String
 /// The same where the sidecar is told another status port than its ProxyConfig has.
 pub(in crate::injection) fn listeners_with(config: &ProxyConfig, status: i64) -> Result<(), String> {
     let admin = config.get("proxyAdminPort").and_then(Value::as_i64).unwrap_or_default();
-    port_is_free("proxyAdminPort", admin)?;
-    port_is_free("statusPort", status)?;
+    for (field, port) in [("proxyAdminPort", admin), ("statusPort", status)] {
+        if !(0..=65535).contains(&port) {
+            return Err(format!("{field} is {port}: give a port from 1 to 65535"));
+        }
+        port_is_free(field, port)?;
+    }
     if admin == status && admin != 0 {
         return Err(format!("proxyAdminPort and statusPort are both {admin}: give each its own"));
     }

@@ -155,6 +155,14 @@ mod tests {
             mesh(json!({"proxyAdminPort": 15020})),
             "meshConfig.defaultConfig: proxyAdminPort and statusPort are both 15020: give each its own"
         );
+        assert_eq!(
+            mesh(json!({"proxyAdminPort": 300100})),
+            "meshConfig.defaultConfig: proxyAdminPort is 300100: give a port from 1 to 65535"
+        );
+        assert_eq!(
+            mesh(json!({"statusPort": -1})),
+            "meshConfig.defaultConfig: statusPort is -1: give a port from 1 to 65535"
+        );
         // A zero is nothing said.
         assert!(mesh(json!({"proxyAdminPort": 15020, "statusPort": 0})).contains("are both 15020"));
     }
