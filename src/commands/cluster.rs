@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use outrigger::cluster::{Cluster, Running, Which};
-use outrigger::installation::{self, DEFAULT_REVISION, Names};
+use outrigger::installation::{self, DEFAULT_REVISION, Names, Tag};
 use outrigger::settings::{INSTALLATION_NAMESPACE, Settings};
 
 /// Flags of kubectl's.
@@ -93,27 +93,27 @@ fn said(error: outrigger::cluster::Error) -> String {
 
 /// The installation of a revision or a tag. Where there is none of that name, the default one tells why not.
 async fn installed(cluster: &Cluster, asked: &str) -> Result<Option<Installed>, String> {
-    let mut found = None;
+    let named = |revision| Names::new(revision, INSTALLATION_NAMESPACE);
     // What is no name for an installation is the revision of another injector.
-    if let Ok(names) = Names::new(asked, INSTALLATION_NAMESPACE) {
-        found = settings(cluster, &names.namespace, &names.name).await?;
-        if found.is_none()
-            && let Some((namespace, name)) = pointed_to(cluster, asked).await
-        {
-            let settings = settings(cluster, &namespace, &name).await?;
-            return Ok(settings.map(|settings| Installed { settings, tag: Some(asked.to_owned()) }));
-        }
+    if let Ok(names) = named(asked)
+        && let Some(settings) = settings(cluster, &names.namespace, &names.name).await?
+    {
+        return Ok(Some(Installed { settings, tag: None }));
     }
-    if found.is_none() && asked != DEFAULT_REVISION {
-        found = settings(cluster, INSTALLATION_NAMESPACE, "outrigger").await?;
+    let default = named(DEFAULT_REVISION).map_err(|e| e.to_string())?;
+    if let Some((namespace, name)) = pointed_to(cluster, asked, &default).await {
+        let settings = settings(cluster, &namespace, &name).await?;
+        return Ok(settings.map(|settings| Installed { settings, tag: Some(asked.to_owned()) }));
     }
-    Ok(found.map(|settings| Installed { settings, tag: None }))
+    let settings = settings(cluster, &default.namespace, &default.name).await?;
+    Ok(settings.map(|settings| Installed { settings, tag: None }))
 }
 
 /// Namespace and name of the installation that a tag points to.
-async fn pointed_to(cluster: &Cluster, tag: &str) -> Option<(String, String)> {
+async fn pointed_to(cluster: &Cluster, tag: &str, any: &Names) -> Option<(String, String)> {
+    let tag = Tag::new(tag, any.clone()).ok()?.name();
     let group = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-    let registration = cluster.get(&format!("{group}/outrigger-tag-{tag}")).await.ok()?;
+    let registration = cluster.get(&format!("{group}/{tag}")).await.ok()?;
     let service = &registration["webhooks"][0]["clientConfig"]["service"];
     Some((service["namespace"].as_str()?.to_owned(), service["name"].as_str()?.to_owned()))
 }

@@ -41,7 +41,7 @@ impl Tag {
     }
 
     /// What its objects are called.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("outrigger-tag-{}", self.tag)
     }
 
