@@ -17,6 +17,27 @@ fn nothing_said_means_the_defaults() {
     assert!(settings.native_sidecars());
 }
 
+/// The reference has each field, at its default.
+#[test]
+fn the_reference_is_true() {
+    let page = include_str!("../../docs/settings.md");
+    let examples: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    for example in &examples {
+        let settings = Settings::parse(example, "docs/settings.md").unwrap();
+        assert_eq!(settings.warnings(), Vec::<String>::new(), "{example}");
+        crate::injection::Injector::new(settings).unwrap();
+    }
+    let all = Settings::parse(examples[0], "docs/settings.md").unwrap();
+    assert_eq!(format!("{all:#?}"), format!("{:#?}", Settings::default()));
+    let refusal = serde_json::from_value::<Settings>(json!({"": 0})).unwrap_err().to_string();
+    let (_, fields) = refusal.split_once("expected one of ").unwrap();
+    let said = crate::yaml::parse(examples[0]).unwrap();
+    for field in fields.split(", ").map(|field| field.trim_matches('`')) {
+        assert!(said.get(field).is_some(), "{field} is not in docs/settings.md");
+    }
+}
+
 #[test]
 fn everything_can_be_said() {
     let text = "apiVersion: outrigger.dev/v1alpha1\nkind: InjectorConfig\npolicy: disabled\nexcludeNamespaces: [a]\n\
