@@ -23,7 +23,7 @@ pub async fn wanting(
     let map = cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await;
     let map = map.map_err(|e| format!("the settings of the installation: {e}"))?;
     let injector = Injector::new(installation::settings(&map)?)
-        .map_err(|e| e.within(&format!("ConfigMap {namespace}/{name}")))?;
+        .map_err(|e| e.within(&installation::settings_place(&map)))?;
     let list = async |path: &str| cluster.list(path).await.map_err(|e| e.to_string());
     let registrations = list(REGISTRATIONS).await?;
     let tags = tags_of(&registrations, names);

@@ -31,6 +31,8 @@ pub(crate) struct Found {
 /// An installation, as far as a pod is concerned.
 pub(crate) struct Installed {
     pub(crate) settings: Settings,
+    /// What keeps them, as messages name it.
+    pub(crate) place: String,
     /// The tag by which it was asked for.
     pub(crate) tag: Option<String>,
 }
@@ -96,17 +98,15 @@ async fn installed(cluster: &Cluster, asked: &str) -> Result<Option<Installed>, 
     let named = |revision| Names::new(revision, INSTALLATION_NAMESPACE);
     // What is no name for an installation is the revision of another injector.
     if let Ok(names) = named(asked)
-        && let Some(settings) = settings(cluster, &names.namespace, &names.name).await?
+        && let Some(found) = installation_of(cluster, &names.namespace, &names.name, None).await?
     {
-        return Ok(Some(Installed { settings, tag: None }));
+        return Ok(Some(found));
     }
     let default = named(DEFAULT_REVISION).map_err(|e| e.to_string())?;
-    if let Some((namespace, name)) = pointed_to(cluster, asked, &default).await {
-        let settings = settings(cluster, &namespace, &name).await?;
-        return Ok(settings.map(|settings| Installed { settings, tag: Some(asked.to_owned()) }));
+    match pointed_to(cluster, asked, &default).await {
+        Some((namespace, name)) => installation_of(cluster, &namespace, &name, Some(asked)).await,
+        None => installation_of(cluster, &default.namespace, &default.name, None).await,
     }
-    let settings = settings(cluster, &default.namespace, &default.name).await?;
-    Ok(settings.map(|settings| Installed { settings, tag: None }))
 }
 
 /// Namespace and name of the installation that a tag points to.
@@ -118,10 +118,16 @@ async fn pointed_to(cluster: &Cluster, tag: &str, any: &Names) -> Option<(String
     Some((service["namespace"].as_str()?.to_owned(), service["name"].as_str()?.to_owned()))
 }
 
-/// The settings of an installation. Who may not see them may still ask about a pod.
-async fn settings(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Settings>, String> {
-    match cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await {
-        Ok(found) => installation::settings(&found).map(Some),
-        Err(_) => Ok(None),
-    }
+/// An installation by its name, asked for by `tag` if by any. Who may not see its settings may still ask about a pod.
+async fn installation_of(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    tag: Option<&str>,
+) -> Result<Option<Installed>, String> {
+    let Ok(map) = cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await else {
+        return Ok(None);
+    };
+    let (settings, place) = (installation::settings(&map)?, installation::settings_place(&map));
+    Ok(Some(Installed { settings, place, tag: tag.map(str::to_owned) }))
 }

@@ -119,7 +119,7 @@ impl Explain {
         let settings = self
             .settings
             .settings_over(|| installed.map(|installed| installed.settings.clone()).unwrap_or_default())?;
-        let injector = injector_of(&self.settings, settings, report)?;
+        let injector = injector_of(&self.settings, settings, installed.map(|i| i.place.as_str()), report)?;
         let (streams, failures) = match &running {
             Some(found) => (vec![Stream::of_objects(&found.place, &found.running.objects())], Vec::new()),
             None => self.manifests.read(),

@@ -56,16 +56,17 @@ impl Inject {
 
 /// The injector that the flags ask for; what is odd about its settings is reported.
 pub(crate) fn injector(flags: &SettingsFlags, report: &mut Report) -> Result<Injector, String> {
-    injector_of(flags, flags.settings()?, report)
+    injector_of(flags, flags.settings()?, None, report)
 }
 
-/// The injector of settings that `flags` had a part in; what is odd about them is reported.
+/// The injector of settings that `flags` had a part in, over those of a `place`; what is odd about them is reported.
 pub(crate) fn injector_of(
     flags: &SettingsFlags,
     settings: Settings,
+    place: Option<&str>,
     report: &mut Report,
 ) -> Result<Injector, String> {
-    let injector = flags.injector(settings)?;
+    let injector = flags.injector(settings, place)?;
     injector.warnings().into_iter().for_each(|warning| report.warning(warning));
     Ok(injector)
 }

@@ -58,16 +58,16 @@ impl SettingsFlags {
         self.revision.as_deref()
     }
 
-    /// An injector of [`Self::settings`].
+    /// An injector of [`Self::settings`], or of those of [`Self::settings_over`], which are of a `place`.
     ///
     /// # Errors
-    /// Fields whose value cannot be used: under the name of the flag that gave it, or that of the file.
-    pub(crate) fn injector(&self, settings: Settings) -> Result<Injector, String> {
-        Injector::new(settings).map_err(|e| e.said(|field| self.origin(field)))
+    /// Fields whose value cannot be used: under the name of the flag that gave it, or that of the file or place.
+    pub(crate) fn injector(&self, settings: Settings, place: Option<&str>) -> Result<Injector, String> {
+        Injector::new(settings).map_err(|e| e.said(|field| self.origin(field, place)))
     }
 
     /// Where the value of a field comes from.
-    fn origin(&self, field: &str) -> String {
+    fn origin(&self, field: &str, place: Option<&str>) -> String {
         let overlaid = match field.split('.').next().unwrap_or(field) {
             "pack" if !self.packs.is_empty() => return "--pack".to_owned(),
             "packs" if self.packs.len() > 1 => return "--pack".to_owned(),
@@ -76,9 +76,13 @@ impl SettingsFlags {
             "meshConfig" => self.mesh_config.is_some(),
             _ => false,
         };
-        match &self.config {
+        let place = match &self.config {
+            Some(file) => Some(file.display().to_string()),
+            None => place.map(str::to_owned),
+        };
+        match place {
             // Of several layers it is not known which has it.
-            Some(file) if !overlaid => format!("{}: {field}", file.display()),
+            Some(place) if !overlaid => format!("{place}: {field}"),
             _ => field.to_owned(),
         }
     }

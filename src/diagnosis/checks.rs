@@ -9,7 +9,9 @@ use super::State::{Failed, Unknown, Warning};
 use super::{Facts, Found, bad, leads_to, ok};
 use crate::certificates::{Bundle, Identity, written_date};
 use crate::injection::{Injector, of_namespace};
-use crate::installation::{certificate_secret, settings as installed_settings, tags_of, verify};
+use crate::installation::{
+    certificate_secret, settings as installed_settings, settings_place, tags_of, verify,
+};
 use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE};
 use crate::sidecars::{self, Want, Workload};
 
@@ -304,7 +306,12 @@ fn settings(facts: &Facts) -> Result<Found, String> {
         let message = format!("there is no ConfigMap {name}");
         return Ok(bad(Failed, message, "apply the installation again: outrigger install --apply"));
     };
-    if let Err(problem) = installed_settings(map) {
+    let usable = installed_settings(map).and_then(|settings| match Injector::new(settings) {
+        Err(unusable) if !unusable.is_about_packs() => Err(unusable.within(&settings_place(map))),
+        // A pack by folder is where the replicas are: they say whether they take it.
+        _ => Ok(()),
+    });
+    if let Err(problem) = usable {
         let message =
             format!("the ConfigMap's settings are refused, and the last good ones are in force: {problem}");
         return Ok(bad(Failed, message, format!("mend the ConfigMap {name}")));
@@ -313,6 +320,12 @@ fn settings(facts: &Facts) -> Result<Found, String> {
     let mut hashes: Vec<&str> = Vec::new();
     for (replica, metrics) in replicas {
         let metrics = metrics.as_ref().map_err(|why| format!("the metrics of {replica}: {why}"))?;
+        if metrics.lines().any(|line| line == "outrigger_settings_last_reload_successful 0") {
+            let message =
+                format!("{replica} refuses the ConfigMap's settings, and the last good ones are in force");
+            let remedy = format!("kubectl -n {} describe configmap {name} says why", facts.names.namespace);
+            return Ok(bad(Failed, message, remedy));
+        }
         hashes.extend(hash(metrics));
     }
     hashes.sort_unstable();
@@ -383,12 +396,8 @@ fn wanting(facts: &Facts) -> Result<Vec<Workload>, String> {
     let pods = facts.pods.as_ref().map_err(Clone::clone)?;
     let namespaces = facts.namespaces.as_ref().map_err(Clone::clone)?;
     let map = facts.settings.as_ref().map_err(Clone::clone)?;
-    let settings = map
-        .as_ref()
-        .ok_or("the settings are not known")
-        .map_err(str::to_owned)
-        .and_then(installed_settings)?;
-    let injector = Injector::new(settings).map_err(|e| e.to_string())?;
+    let map = map.as_ref().ok_or("the settings are not known")?;
+    let injector = Injector::new(installed_settings(map)?).map_err(|e| e.within(&settings_place(map)))?;
     let known: Vec<_> = namespaces.iter().map(|n| (name(n), of_namespace(&n["metadata"]))).collect();
     let metadata = |namespace: &str| known.iter().find(|(name, _)| name == namespace).map(|(_, facts)| facts);
     Ok(sidecars::wanting(pods, &injector, metadata))

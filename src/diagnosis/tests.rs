@@ -115,6 +115,10 @@ fn each_fault_has_its_line_with_a_remedy() {
         ("settings", State::Warning, "different settings", |f| {
             f.replicas.as_mut().unwrap()[0].1 = Ok(METRICS.replace("0123", "4567"));
         }),
+        ("settings", State::Failed, "a refuses the ConfigMap's settings", |f| {
+            let refuses = format!("{METRICS}outrigger_settings_last_reload_successful 0\n");
+            f.replicas.as_mut().unwrap()[0].1 = Ok(refuses);
+        }),
         ("settings", State::Unknown, "metrics of a: gone", |f| {
             f.replicas.as_mut().unwrap()[0].1 = Err("gone".to_owned());
         }),
@@ -156,6 +160,24 @@ fn strict_namespaces_are_no_trouble_where_the_cni_plugin_captures() {
     let settings = "values: {images: {init: init, proxy: proxy}, pilot: {cni: {enabled: true}}}";
     facts.settings = Ok(Some(json!({"data": {"config.yaml": settings}})));
     assert!(diagnose(&facts).iter().all(|line| line.state == State::Ok));
+}
+
+#[test]
+fn settings_that_parse_and_cannot_be_used_are_told_with_their_place() {
+    let told = |settings: &str| {
+        let metadata = json!({"namespace": "outrigger-system", "name": "outrigger"});
+        let map = json!({"metadata": metadata, "data": {"config.yaml": settings}});
+        let lines = diagnose(&Facts { settings: Ok(Some(map)), ..facts() });
+        let line = |check| lines.iter().find(|line| line.check == check).unwrap();
+        [line("settings"), line("missing-sidecars")].map(|line| (line.state, line.message.clone()))
+    };
+    let [(state, message), (_, missing)] = told("defaultTemplates: [nope]");
+    let place =
+        "ConfigMap outrigger-system/outrigger, config.yaml: defaultTemplates: there is no template \"nope\"";
+    assert!(state == State::Failed && message.contains(place), "{state:?} {message}");
+    assert!(missing.contains(place), "{missing}");
+    // A folder of the replicas' is not here.
+    assert_eq!(told("pack: /packs/ours")[0], (State::Ok, "good, and alike on 2 replicas".to_owned()));
 }
 
 #[test]

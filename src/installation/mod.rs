@@ -32,7 +32,7 @@ pub use choices::{check_collector, check_signer};
 pub use names::{Names, certificate_secret};
 pub use parts::{Part, Repair};
 pub use removal::{removal, tags_of};
-pub use settings::settings;
+pub use settings::{settings, settings_place};
 pub use sidecars::Sidecars;
 pub use tag::Tag;
 pub(crate) use trial_pod::trial_pod;

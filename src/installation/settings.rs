@@ -12,13 +12,18 @@ const KEY: &str = "config.yaml";
 /// # Errors
 /// The key is missing, or [`Settings::parse`] refuses what is under it; as a message that names the ConfigMap.
 pub fn settings(map: &Value) -> Result<Settings, String> {
-    let [namespace, name] =
-        ["namespace", "name"].map(|field| map["metadata"][field].as_str().unwrap_or_default());
-    let place = format!("ConfigMap {namespace}/{name}, {KEY}");
+    let place = settings_place(map);
     let Some(text) = map["data"][KEY].as_str() else {
         return Err(format!("{place}: is missing; apply the installation again: outrigger install --apply"));
     };
     Settings::parse(text, &place).map_err(|e| e.to_string())
+}
+
+/// Where a ConfigMap keeps them, as messages say it: `ConfigMap outrigger-system/outrigger, config.yaml`.
+pub fn settings_place(map: &Value) -> String {
+    let [namespace, name] =
+        ["namespace", "name"].map(|field| map["metadata"][field].as_str().unwrap_or_default());
+    format!("ConfigMap {namespace}/{name}, {KEY}")
 }
 
 /// The text of the settings in an object of the manifests that keeps any.

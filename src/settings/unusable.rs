@@ -25,6 +25,11 @@ impl Unusable {
         lines.join("\n")
     }
 
+    /// Whether nothing is wrong but packs, which by folder are on one machine and not on another.
+    pub(crate) fn is_about_packs(&self) -> bool {
+        self.0.iter().all(|(field, _)| field == "pack" || field == "packs")
+    }
+
     /// One line a problem, of settings that are all of one place: a file, an object.
     pub fn within(&self, place: &str) -> String {
         self.said(|field| format!("{place}: {field}"))

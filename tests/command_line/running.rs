@@ -149,6 +149,27 @@ fn a_pod_is_explained_by_the_installation_that_its_namespace_asks_for() {
 }
 
 #[test]
+fn settings_of_the_installation_that_cannot_be_used_are_named_with_their_place() {
+    let mut objects = shop();
+    objects.push((
+        "/api/v1/namespaces/outrigger-system/configmaps/outrigger",
+        json!({"metadata": {"namespace": "outrigger-system", "name": "outrigger"},
+            "data": {"config.yaml": "defaultTemplates: [nope]"}}),
+    ));
+    let folder = folder(&[("kubeconfig", &api_server(objects))]);
+    let run = outrigger(&[
+        "explain",
+        "web-5d4f8-x",
+        "--kubeconfig",
+        &path(&folder, "kubeconfig"),
+        "--context",
+        "mine",
+    ]);
+    let said = "error: ConfigMap outrigger-system/outrigger, config.yaml: defaultTemplates: there is no template \"nope\"";
+    assert!(run.code == 1 && run.err.starts_with(said), "{}", run.err);
+}
+
+#[test]
 fn what_cannot_be_asked_or_found_is_said() {
     let folder = folder(&[("kubeconfig", &api_server(shop()))]);
     let kubeconfig = path(&folder, "kubeconfig");
