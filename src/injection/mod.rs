@@ -31,7 +31,7 @@ use crate::merge;
 use crate::owner::Owner;
 use crate::patch;
 use crate::policy::{self, Decision, Facts, Reason};
-use crate::settings::{NATIVE_SIDECARS_SINCE, Settings, Unusable};
+use crate::settings::{NATIVE_SIDECARS_SINCE, OPENSHIFT, Settings, Unusable};
 use crate::shape;
 use crate::template::{Library, Sources};
 use crate::uninject;
@@ -339,7 +339,7 @@ impl Injector {
         status: Option<&Status>,
     ) -> Cow<'a, Value> {
         let mut sent = Cow::Borrowed(pod);
-        let openshift = self.settings.platform == user::OPENSHIFT && request.namespace_metadata.is_some();
+        let openshift = self.settings.platform == OPENSHIFT && request.namespace_metadata.is_some();
         if openshift && status.is_none() {
             user::forget_platforms(sent.to_mut());
         }

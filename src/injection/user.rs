@@ -4,9 +4,7 @@ use outrigger_contract::{INIT_CONTAINER, PROXY_CONTAINER, PROXY_GID, PROXY_UID, 
 use serde_json::Value;
 
 use super::proxy_config::ProxyConfig;
-
-/// The platform that gives every namespace a range of users.
-pub(super) const OPENSHIFT: &str = "openshift";
+use crate::settings::OPENSHIFT;
 
 const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 const GROUPS: &str = "openshift.io/sa.scc.supplemental-groups";

@@ -33,6 +33,9 @@ pub(crate) const EXEMPT_NAMESPACES: [&str; 4] =
 /// Namespace of the installation, where nothing else is said.
 pub const INSTALLATION_NAMESPACE: &str = "outrigger-system";
 
+/// The platform that gives every namespace a range of users.
+pub(crate) const OPENSHIFT: &str = "openshift";
+
 /// Why settings are refused: one line a problem, each with its place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -277,7 +280,8 @@ impl Settings {
         }
     }
 
-    /// What has no effect though it is accepted, as Istio accepts it: selectors that are invalid and match nothing.
+    /// What has no effect though it is accepted, as Istio accepts it: selectors that are invalid and match nothing, a platform
+    /// that is not known.
     pub fn warnings(&self) -> Vec<String> {
         let selectors = [
             ("neverInjectSelector", &self.never_inject_selector),
@@ -290,6 +294,11 @@ impl Settings {
                     warnings.push(format!("{field}[{i}] is invalid and matches nothing: {problem}"));
                 }
             }
+        }
+        if !["", OPENSHIFT].contains(&self.platform.as_str()) {
+            let platform = &self.platform;
+            warnings
+                .push(format!("platform: {platform:?} means nothing; write {OPENSHIFT:?}, or leave it out"));
         }
         warnings
     }

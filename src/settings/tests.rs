@@ -107,6 +107,15 @@ fn an_invalid_selector_matches_nothing_and_is_told() {
 }
 
 #[test]
+fn a_platform_that_is_not_known_is_told() {
+    let warnings =
+        |platform: &str| Settings::parse(&format!("platform: {platform}"), "config.yaml").unwrap().warnings();
+    let told = "platform: \"openshfit\" means nothing; write \"openshift\", or leave it out";
+    assert_eq!(warnings("openshfit"), [told]);
+    assert!(warnings("openshift").is_empty() && warnings("\"\"").is_empty());
+}
+
+#[test]
 fn contradictions_are_told_all_at_once() {
     let error = refused("kind: X\nrevision: \"\"\ndefaultTemplates: []\n");
     assert_eq!(error.lines().count(), 3, "{error}");
