@@ -10,9 +10,10 @@ use super::{Facts, Found, bad, leads_to, ok};
 use crate::certificates::{Bundle, Identity, written_date};
 use crate::injection::{Injector, of_namespace};
 use crate::installation::{
-    certificate_secret, settings as installed_settings, settings_place, tags_of, verify,
+    DEFAULT_REVISION, Names, certificate_secret, settings as installed_settings, settings_place, tags_of,
+    verify,
 };
-use crate::settings::{KubernetesVersion, NATIVE_SIDECARS_SINCE};
+use crate::settings::{INSTALLATION_NAMESPACE, KubernetesVersion, NATIVE_SIDECARS_SINCE};
 use crate::sidecars::{self, Want, Workload};
 
 /// A check's name, and what it looks at; `Err` where that could not be seen.
@@ -156,6 +157,23 @@ fn is_outrigger(registration: &Value) -> bool {
     registration["metadata"]["labels"][key] == value
 }
 
+/// A command about this installation: `outrigger repair --revision canary`.
+fn command(verb: &str, names: &Names) -> String {
+    let mut command = format!("outrigger {verb}");
+    for (flag, value, default) in
+        [("--revision", &names.revision, DEFAULT_REVISION), ("-n", &names.namespace, INSTALLATION_NAMESPACE)]
+    {
+        if value != default {
+            command += &format!(" {flag} {value}");
+        }
+    }
+    command
+}
+
+fn apply_again(names: &Names) -> String {
+    format!("apply the installation again: {}", command("install --apply", names))
+}
+
 /// The namespaces that ask for injection by this installation.
 fn enabled(facts: &Facts) -> Result<Vec<&Value>, String> {
     let namespaces = facts.namespaces.as_ref().map_err(Clone::clone)?;
@@ -197,7 +215,7 @@ fn installation(facts: &Facts) -> Result<Found, String> {
         None => bad(
             Warning,
             format!("there is no Deployment {}/{}", names.namespace, names.name),
-            "install it: outrigger install --apply",
+            format!("install it: {}", command("install --apply", names)),
         ),
     })
 }
@@ -232,7 +250,7 @@ fn registration(facts: &Facts) -> Result<Found, String> {
     Ok(if found.is_empty() {
         let message =
             format!("no registration leads to the Service {}: no pod is injected", facts.names.name);
-        bad(Failed, message, "apply the installation again: outrigger install --apply")
+        bad(Failed, message, apply_again(&facts.names))
     } else {
         ok(format!("registered as {}", found.join(", ")))
     })
@@ -244,7 +262,7 @@ fn decoded(base64: &Value) -> Vec<u8> {
 
 fn certificate(facts: &Facts) -> Result<Found, String> {
     let (names, now) = (&facts.names, facts.now);
-    let remedy = format!("outrigger certs rotate --revision {} -n {}", names.revision, names.namespace);
+    let remedy = command("certs rotate", names);
     let Some(secret) = facts.secret.as_ref().map_err(Clone::clone)? else {
         let message = format!("there is no Secret {}", certificate_secret(&names.name));
         let remedy = "it is made by the replica that leads; look at the log of the one whose outrigger_leader is 1. \
@@ -304,7 +322,7 @@ fn settings(facts: &Facts) -> Result<Found, String> {
     let map = facts.settings.as_ref().map_err(Clone::clone)?;
     let Some(map) = map else {
         let message = format!("there is no ConfigMap {name}");
-        return Ok(bad(Failed, message, "apply the installation again: outrigger install --apply"));
+        return Ok(bad(Failed, message, apply_again(&facts.names)));
     };
     let usable = installed_settings(map).and_then(|settings| match Injector::new(settings) {
         Err(unusable) if !unusable.is_about_packs() => Err(unusable.within(&settings_place(map))),
@@ -412,5 +430,9 @@ fn sidecars(facts: &Facts, want: Want, what: &str) -> Result<Found, String> {
     let count: usize = found.iter().map(|workload| workload.pods.len()).sum();
     let titles: Vec<String> = found.iter().map(Workload::title).collect();
     let message = format!("{count} of {} pods {what}: {}", pods.len(), listed(&titles));
-    Ok(bad(Warning, message, "outrigger repair says which, and restarts them with --restart"))
+    Ok(bad(
+        Warning,
+        message,
+        format!("{} says which, and restarts them with --restart", command("repair", &facts.names)),
+    ))
 }

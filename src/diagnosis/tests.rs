@@ -153,6 +153,18 @@ fn each_fault_has_its_line_with_a_remedy() {
 }
 
 #[test]
+fn remedies_are_about_the_installation_that_was_asked_about() {
+    let remedy = |revision: &str, namespace: &str| {
+        let facts =
+            Facts { names: Names::new(revision, namespace).unwrap(), deployment: Ok(None), ..facts() };
+        let lines = diagnose(&facts);
+        lines.iter().find(|line| line.check == "installation").unwrap().remedy.clone().unwrap()
+    };
+    assert_eq!(remedy("default", "outrigger-system"), "install it: outrigger install --apply");
+    assert_eq!(remedy("next", "mesh"), "install it: outrigger install --apply --revision next -n mesh");
+}
+
+#[test]
 fn strict_namespaces_are_no_trouble_where_the_cni_plugin_captures() {
     let mut facts = facts();
     facts.namespaces.as_mut().unwrap()[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] =
