@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger::changes;
 use outrigger::injection::Injector;
@@ -11,6 +12,10 @@ use outrigger::telemetry::Metrics;
 use outrigger::template::packs;
 use ring::digest;
 use tokio::sync::watch;
+
+/// How often it is told again that settings are refused: an API server that was away is back some time, and forgets an Event
+/// after an hour.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// All that an injector is made of, as it was read; not yet whether it is any good.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +74,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    fn refused(&self, problem: String) {
+    fn refused(&self, problem: &str) {
         let reason = "SettingsRefused";
         let message = format!(
             "the changed settings are refused, and the last good ones stay in force: {problem}; mend them in this ConfigMap, \
@@ -87,11 +92,16 @@ async fn watch(
     metrics: Arc<Metrics>,
     told: Told,
 ) {
+    let mut refused: Option<String> = None;
     loop {
         let now = publisher.borrow().clone();
         let found = tokio::select! {
             () = publisher.closed() => return,
             found = changes::next(&known, || read(&file, now.settings())) => found,
+            () = tokio::time::sleep(AGAIN), if refused.is_some() => {
+                refused.iter().for_each(|problem| told.refused(problem));
+                continue;
+            }
         };
         let made = make(&file, found.settings.clone());
         let taken_up = made.is_ok();
@@ -100,13 +110,15 @@ async fn watch(
                 tracing::info!(settings = %file.display(), "changed settings taken up");
                 warn(&injector);
                 known = contents;
+                refused = None;
                 metrics.settings(&known.hash());
                 publisher.send_replace(Arc::new(injector));
             }
             Err(problem) => {
                 tracing::error!(%problem, "changed settings refused; the last good ones stay");
                 known = found;
-                told.refused(problem);
+                told.refused(&problem);
+                refused = Some(problem);
             }
         }
         // Counted last, so that whoever sees the count meets the settings.
@@ -137,4 +149,38 @@ fn make(file: &Path, text: Result<String, String>) -> Result<(Injector, Contents
     let settings = Settings::parse(&text, &place).map_err(|e| e.to_string())?;
     let known = Contents { settings: Ok(text), ..read(file, &settings) };
     Ok((Injector::new(settings).map_err(|e| e.within(&place))?, known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_settings_are_told_until_they_are_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        write("policy: disabled");
+        let (notices, mut told) = Notices::channel();
+        let about = Reference {
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            namespace: "outrigger-system".to_owned(),
+            name: "outrigger".to_owned(),
+            uid: String::new(),
+        };
+        let source = Source::load(Some(file.clone())).unwrap();
+        let mut injector =
+            source.follow(Arc::new(Metrics::default()), Told { notices, about: Some(about.clone()) });
+        write("polcy: off");
+        let first = told.recv().await.unwrap();
+        assert_eq!((&first.about, first.reason), (&about, "SettingsRefused"));
+        assert!(first.message.contains("polcy: there is no such field"), "{}", first.message);
+        // Nothing changes, and it is told again: the same, so that it is counted.
+        assert_eq!([told.recv().await.unwrap(), told.recv().await.unwrap()], [first.clone(), first]);
+        write("policy: enabled");
+        injector.changed().await.unwrap();
+        tokio::time::sleep(AGAIN * 3).await;
+        assert!(told.try_recv().is_err());
+    }
 }
