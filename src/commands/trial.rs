@@ -1,19 +1,20 @@
 //! What `outrigger serve` prints where nobody gave it a certificate: how to try it.
 
-use std::fs::DirBuilder;
+use std::fs::Permissions;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use outrigger::installation::registration;
 use outrigger::settings::Settings;
 use outrigger::yaml;
 use serde_json::json;
+use tempfile::TempDir;
 
 /// A folder with what the printed commands name; gone when this is dropped.
 pub(super) struct Trial {
-    folder: PathBuf,
+    folder: TempDir,
     url: String,
     configuration: String,
 }
@@ -27,25 +28,31 @@ impl Trial {
         let url = format!("https://{}/inject", reachable(address));
         let configuration = registration::at_url(&url, ca, &settings.installation_namespace);
         let configuration = yaml::write(&configuration.map_err(|e| e.to_string())?);
-        let folder = std::env::temp_dir().join(format!("outrigger-{}", std::process::id()));
-        let trial = Self { folder, url, configuration };
-        trial.write(ca).map_err(|error| {
-            let folder = trial.folder.display();
-            format!("cannot write the files to try it with to {folder}: {error}; set TMPDIR, or give --cert and --key")
-        })?;
+        let cannot = |error: std::io::Error| {
+            let folder = std::env::temp_dir();
+            let folder = folder.display();
+            format!(
+                "cannot write the files to try it with to {folder}: {error}; set TMPDIR, or give --cert and --key"
+            )
+        };
+        // New, and writable for us alone: nobody else can have put links into it.
+        let folder = tempfile::Builder::new()
+            .prefix("outrigger-")
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir();
+        let trial = Self { folder: folder.map_err(cannot)?, url, configuration };
+        trial.write(ca).map_err(cannot)?;
         Ok(trial)
     }
 
     fn write(&self, ca: &str) -> std::io::Result<()> {
-        // Ours alone, and new: nobody else can have put links into it.
-        DirBuilder::new().mode(0o755).create(&self.folder)?;
         std::fs::write(self.file("ca.crt"), ca)?;
         std::fs::write(self.file("review.json"), format!("{:#}\n", review()))?;
         std::fs::write(self.file("webhook.yaml"), &self.configuration)
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.folder.path().join(name)
     }
 
     /// Prints the commands on stdout; last, where they are seen.
@@ -70,13 +77,6 @@ To see a pod injected, without a cluster; `| jq -r .response.patch | base64 -d` 
   curl -sS --cacert {ca} -H 'Content-Type: application/json' --data @{review} {url}
 "
         );
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        // Left behind, it is three small files without secrets.
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Start and stop.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -41,6 +41,30 @@ fn bad_settings_are_refused_at_start_with_their_place() {
     assert_eq!(code, Some(1));
     assert!(said.contains("none.yaml: No such file or directory"), "{said}");
     assert_eq!(refused(&["--listen", "nowhere"]).0, Some(2));
+}
+
+/// Left by an earlier process of the same id, which was killed.
+#[test]
+fn a_folder_that_is_there_is_not_in_the_way_and_is_left_alone() {
+    let folder = Folder::new();
+    let serve = "mkdir \"$TMPDIR/outrigger-$$\" && exec \"$0\" serve \"$@\"";
+    let mut child = Command::new("bash")
+        .args(["-c", serve, env!("CARGO_BIN_EXE_outrigger")])
+        .args(ANYWHERE)
+        .env("TMPDIR", folder.path(""))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    let curl = printed.find(|line| line.as_ref().unwrap().trim().starts_with("curl "));
+    assert!(curl.is_some(), "it did not start");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [format!("outrigger-{}", child.id()).as_str()]);
 }
 
 #[test]
